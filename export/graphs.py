@@ -11,15 +11,13 @@ import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
 from export.score_head import append_tail
-from models.network.blend import Blend, Neighbours, log_popularity
+from models.network.blend import Blend
 from models.network.network import STATE_LIMIT, InterestNetwork
 from models.network.projection import Project, Projection
 from stream.core.features import NUMBERS
@@ -159,20 +157,14 @@ def text_graph(bert: Any) -> onnx.ModelProto:
     return export_graph(TextVector(bert), inputs, {name: dict(extent) for name in inputs}, ("vector",))
 
 
-def score_graph(
-    network: InterestNetwork,
-    blend: Blend,
-    neighbours: Neighbours,
-    popularity: NDArray[np.float32],
-    text_width: int = 0,
-) -> onnx.ModelProto:
+def score_graph(network: InterestNetwork, blend: Blend, text_width: int = 0) -> onnx.ModelProto:
     """Return score.onnx: query(h) @ items.T, the other terms of models/network/blend.py, the masks, and top k.
 
-    `popularity` is float32 [N + 1], the number of interactions of each item. `text_width` is P; 0 for no text term.
+    `text_width` is P; 0 for no text term.
     """
     state = torch.zeros(3, network.size.hidden, dtype=torch.float16)
     model = export_graph(Query(network), {"h": state}, {"h": {0: Dim("B", min=1)}}, ("query",))
-    append_tail(model.graph, network.size.item, blend, neighbours, log_popularity(popularity), text_width)
+    append_tail(model.graph, network.size.item, blend, text_width)
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -18,6 +18,7 @@ from models.training.run import Run
 from stream.core.errors import BundleError
 from stream.core.features import NUMBERS
 from stream.core.messages import BEHAVIOURS
+from stream.core.score_tables import ScoreTables
 from stream.inference import runtime
 from stream.inference.bundle import Parity
 from stream.inference.models import slates_apart, ulps
@@ -80,11 +81,13 @@ def golden_vectors(run: Run, items: NDArray[np.float32], bert: nn.Module, tokeni
     return golden
 
 
-def measure(graphs: Mapping[str, bytes], golden: Mapping[str, Arrays], items: NDArray[np.float32]) -> dict[str, Parity]:
+def measure(
+    graphs: Mapping[str, bytes], golden: Mapping[str, Arrays], items: NDArray[np.float32], tables: ScoreTables
+) -> dict[str, Parity]:
     """Measure how far each graph under ONNX Runtime's CPU provider is from torch.
 
-    `items` is what score.onnx reads of the bundle's items, float32 [N + 1, D + P]. Raises BundleError if a graph is beyond
-    its tolerance.
+    `items` is what score.onnx reads of the bundle's items, float32 [N + 1, D + P], `tables` are the bundle's own. Raises
+    BundleError if a graph is beyond its tolerance.
     """
     found: dict[str, Parity] = {}
     for name, tolerance in TOLERANCES.items():
@@ -96,6 +99,9 @@ def measure(graphs: Mapping[str, bytes], golden: Mapping[str, Arrays], items: ND
             arrays = arrays | {
                 "items": np.concatenate((items, arrays["later"])),
                 "k": np.array([arrays["rows"].shape[1]]),
+                "near": tables.near,
+                "weight": tables.weight,
+                "popularity": tables.popularity,
             }
         outputs = [value.name for value in session.get_outputs() if value.name in arrays]
         feed = {value.name: arrays[value.name] for value in session.get_inputs()}

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,20 @@ from export.graphs import item_graph, score_graph, serialise, step_graph, text_g
 from export.parity import golden_vectors, measure
 from export.text_rating import Arrays, rating_graph, reading_entry, text_and_trunk_graph
 from models.data.histories import Floats
+from models.network.blend import Blend, log_popularity, no_neighbours
 from models.network.text import load_bert, load_tokenizer
 from models.training.run import Run, blend_numbers, check_actions, check_blend, check_texts
 from stream.core.errors import BundleError
+from stream.core.score_tables import ScoreTables
 from stream.inference.bundle import (
-    ACTING,
     CURRENT,
+    LOG_POPULARITY,
     MANIFEST,
+    NEAR,
     OPSET,
-    PLAIN,
+    TABLED,
     TEXTS,
-    TEXTUAL,
+    WEIGHTS,
     BlendEntry,
     Card,
     Dims,
@@ -74,8 +77,9 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
     tokenizer = _tokenizer_json(run.max_tokens)
     graphs = _graphs(run, bert, text)
     golden = golden_vectors(run, items, bert, tokenizer)
-    parity = measure(graphs, golden, np.concatenate((items, run.scaled_texts), axis=1))
-    files = graphs | {"tokenizer.json": tokenizer} | _arrays(run, items, golden)
+    tables = _tables(run)
+    parity = measure(graphs, golden, np.concatenate((items, run.scaled_texts), axis=1), tables)
+    files = graphs | {"tokenizer.json": tokenizer} | _arrays(run, items, golden, tables)
     card = make_card(run, files)
     files["card.md"] = card_text(run, card)
     manifest = _manifest(run, files, parity, card)
@@ -88,7 +92,7 @@ def _graphs(run: Run, bert: Any, text: bytes | None) -> dict[str, bytes]:
     network = run.network
     graphs = {
         "step.onnx": serialise(step_graph(network)),
-        "score.onnx": serialise(score_graph(network, run.blend, run.neighbours, run.popularity, run.text_width)),
+        "score.onnx": serialise(score_graph(network, _served(run), run.text_width)),
         "item.onnx": serialise(item_graph(network, run.projection if run.text_width else None, run.more_for_new)),
     }
     if run.reading:
@@ -99,13 +103,27 @@ def _graphs(run: Run, bert: Any, text: bytes | None) -> dict[str, bytes]:
     return graphs
 
 
-def _arrays(run: Run, items: Floats, golden: Mapping[str, Arrays]) -> dict[str, bytes]:
-    """Return the items, the golden vectors and the weights as files. `items` is f32 [N + 1, D]."""
+def _served(run: Run) -> Blend:
+    """Return the weights of the sum. Without neighbours, theirs is 0."""
+    return run.blend if run.neighbours.index.shape[1] else replace(run.blend, neighbour=0.0)
+
+
+def _tables(run: Run) -> ScoreTables:
+    """Return the bundle's own tables: epoch 0."""
+    near = run.neighbours if _served(run).neighbour else no_neighbours(len(run.item_ids))
+    return ScoreTables(0, near.index.astype(np.int32), near.weight, log_popularity(run.popularity.astype(np.float32)))
+
+
+def _arrays(run: Run, items: Floats, golden: Mapping[str, Arrays], tables: ScoreTables) -> dict[str, bytes]:
+    """Return the items, the tables, the golden vectors and the weights as files. `items` is f32 [N + 1, D]."""
     network = run.network
     return {
         "items.npy": _npy(items),
         "item_ids.json": msgspec.json.encode(list(run.item_ids)),
         "popularity.npy": _npy(run.popularity.astype(np.float32)),
+        NEAR: _npy(tables.near),
+        WEIGHTS: _npy(tables.weight),
+        LOG_POPULARITY: _npy(tables.popularity),
         "golden.npz": _npz(
             {f"{name}.{key}": array for name, arrays in golden.items() for key, array in arrays.items()}
         ),
@@ -121,7 +139,7 @@ def _manifest(run: Run, files: Mapping[str, bytes], parity: dict[str, Parity], c
     """Return the manifest. `files` are all other files of the bundle."""
     size, blend, spec = run.network.size, run.blend, run.spec
     return Manifest(
-        schema=TEXTUAL if run.text_width else ACTING if spec.actions else PLAIN,
+        schema=TABLED,
         created=int(float(os.environ.get("SOURCE_DATE_EPOCH", 0)) * 1000) or time.time_ns() // 1_000_000,
         opset=OPSET,
         files={name: FileEntry(sha256(content).hexdigest(), len(content)) for name, content in files.items()},

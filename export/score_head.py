@@ -3,7 +3,8 @@
 The sum is that of models/network/blend.py.
 
 Torch's exporter writes what is learned. Here, `k` and the number of live items are inputs, which torch would fix as
-constants. What training found (neighbours, log-popularity, their weights) is inside the graph, so its hash covers it.
+constants. Neighbours and log-popularity are inputs, too, so that tables from the stream can take the place of the
+bundle's own. What validation chose (their weights in the sum, the decay by age) is inside the graph, so its hash covers it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, TensorProto, helper, numpy_helper
 
-from models.data.histories import Floats
-from models.network.blend import Blend, Neighbours
+from models.network.blend import Blend
 from stream.inference.masking import LEAST, MASKED
 
 PREFIX = "tail_"  # of every name made here, so that none collides with torch's
@@ -45,28 +45,21 @@ class Tail:
         return self.node("Slice", [value, first, end, self.constant(f"{name}_axis", [1])], name)
 
 
-def append_tail(
-    graph: GraphProto,
-    item_width: int,
-    blend: Blend,
-    neighbours: Neighbours,
-    log_popularity: Floats,
-    text_width: int = 0,
-) -> None:
+def append_tail(graph: GraphProto, item_width: int, blend: Blend, text_width: int = 0) -> None:
     """Extend the graph h -> query [B, D] to the whole of score.onnx (docs/bundle.md), in place.
 
-    Parts with weight 0 are left out. The inputs `recent` and `count` stay in any case. With `text_width` (P) above 0 each
-    row of `items` is an item's vector and its projected text, so that one product gives interest and texts.
+    Parts with weight 0 are left out. All inputs stay in any case. With `text_width` (P) above 0 each row of `items` is an
+    item's vector and its projected text, so that one product gives interest and texts.
     """
     tail = Tail(graph)
     items = tail.node("Transpose", ["items"], "items", perm=[1, 0])  # [D, N]
     query = _texts(tail, blend, item_width, text_width) if text_width else "query"
     products = tail.node("MatMul", [query, items], "products")  # [B, N]
     bias = tail.node("Max", ["bias", tail.constant("masked", MASKED)], "bias")  # [N], finite
-    base = _popularity(tail, bias, blend, log_popularity) if blend.prior else bias
+    base = _popularity(tail, bias, blend) if blend.prior else bias
     scores = tail.node("Add", [products, base], "live")
-    if blend.neighbour and neighbours.index.shape[1]:
-        scores = _neighbours(tail, scores, blend, neighbours, later=bool(text_width))
+    if blend.neighbour:
+        scores = _neighbours(tail, scores, blend)
     _best(tail, scores)
     make = helper.make_tensor_value_info
     graph.input.extend(
@@ -77,6 +70,9 @@ def append_tail(
             make("recent", TensorProto.INT64, ["R", 3]),
             make("count", TensorProto.INT64, ["B"]),
             make("k", TensorProto.INT64, [1]),
+            make("near", TensorProto.INT32, ["M", "W"]),  # half the size of int64
+            make("weight", TensorProto.FLOAT, ["M", "W"]),
+            make("popularity", TensorProto.FLOAT, ["M"]),
         )
     )
     del graph.output[:]
@@ -85,22 +81,22 @@ def append_tail(
     )
 
 
-def _popularity(tail: Tail, bias: str, blend: Blend, log_popularity: Floats) -> str:
+def _popularity(tail: Tail, bias: str, blend: Blend) -> str:
     """Append bias + prior * evidence / (evidence + count) * log-popularity, [B, N].
 
-    The log-popularity of rows that came after training is 0.
+    The log-popularity of rows behind those of the tables is 0.
     """
-    trained = tail.constant("trained", [len(log_popularity)])
     first, one = tail.constant("zero", [0]), tail.constant("one", [1])
-    later = tail.node("Sub", [tail.node("Shape", ["bias"], "rows"), trained], "later")
-    popularity = tail.constant("popularity", (np.float32(blend.prior) * log_popularity).astype(np.float32))
+    tabled = tail.node("Shape", ["popularity"], "tabled")
+    later = tail.node("Sub", [tail.node("Shape", ["bias"], "rows"), tabled], "later")
+    popularity = tail.node("Mul", ["popularity", tail.constant("prior", np.float32(blend.prior))], "popularity")
     padded = tail.node("Pad", [popularity, tail.node("Concat", [first, later], "pads", axis=0)], "padded")
     line = tail.node("Unsqueeze", [padded, first], "line")  # [1, N]
     evidence = tail.constant("evidence", np.float32(blend.evidence))
     known = tail.node("Cast", ["count"], "known", to=TensorProto.FLOAT)
     share = tail.node("Div", [evidence, tail.node("Add", [evidence, known], "sum")], "share")
     share = tail.node("Unsqueeze", [share, one], "shares")  # [B, 1]
-    return tail.node("Gemm", [share, line, bias], "prior")  # one pass over [B, N] for product and bias
+    return tail.node("Gemm", [share, line, bias], "with_prior")  # one pass over [B, N] for product and bias
 
 
 def _texts(tail: Tail, blend: Blend, item_width: int, text_width: int) -> str:
@@ -133,27 +129,25 @@ def _texts(tail: Tail, blend: Blend, item_width: int, text_width: int) -> str:
     return tail.node("Concat", ["query", mean], "text_query", axis=1)
 
 
-def _neighbours(tail: Tail, scores: str, blend: Blend, neighbours: Neighbours, *, later: bool) -> str:
+def _neighbours(tail: Tail, scores: str, blend: Blend) -> str:
     """Add the faded weights of the recent items' neighbours to the scores [B, N].
 
-    For each user they are added in the order of `recent`, independent of the other users in the batch. With `later`,
-    `recent` may have rows that came after training, which have no neighbours. Without it they are given as row 0.
+    For each user they are added in the order of `recent`, independent of the other users in the batch. Rows behind those
+    of the tables have no neighbours, as row 0.
     """
     user = tail.column("recent", 0, "user")  # [R, 1]
     rows = tail.node("Squeeze", [tail.column("recent", 1, "row"), tail.constant("second", [1])], "recent_rows")  # [R]
-    if later:
-        known = tail.node("Less", [rows, tail.constant("known_rows", len(neighbours.index))], "is_known")
-        rows = tail.node("Where", [known, rows, tail.constant("unknown", 0)], "known_recent")
+    known = tail.node("Less", [rows, tail.node("Shape", ["near"], "tabled_rows", start=0, end=1)], "is_known")
+    rows = tail.node("Where", [known, rows, tail.constant("unknown", 0)], "known_recent")
     decay = tail.node("Gather", [tail.constant("decay", blend.decay()), tail.column("recent", 2, "age")], "faded")
-    weight = tail.node("Gather", [tail.constant("weight", neighbours.weight), rows], "weights")  # [R, K]
+    weight = tail.node("Gather", ["weight", rows], "weights")  # [R, W]
     updates = tail.node("Mul", [weight, decay], "updates")
-    index = tail.constant("index", neighbours.index.astype(np.int32))  # half the file size of int64
-    near = tail.node("Gather", [index, rows], "near")
-    near = tail.node("Cast", [near], "near_rows", to=TensorProto.INT64)  # [R, K]
+    near = tail.node("Gather", ["near", rows], "near")
+    near = tail.node("Cast", [near], "near_rows", to=TensorProto.INT64)  # [R, W]
     users = tail.node("Expand", [user, tail.node("Shape", [near], "near_shape")], "users")
     last = tail.constant("last", [-1])
     pairs = [tail.node("Unsqueeze", [one, last], f"{one}_pair") for one in (users, near)]
-    positions = tail.node("Concat", pairs, "places", axis=-1)  # [R, K, 2]
+    positions = tail.node("Concat", pairs, "places", axis=-1)  # [R, W, 2]
     return tail.node("ScatterND", [scores, positions, updates], "blended", reduction="add")
 
 

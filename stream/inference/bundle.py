@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from stream.core.errors import BundleError
 from stream.core.features import ACTIONS, CHOICES, InputSpec
+from stream.core.score_tables import ScoreTables
 from stream.core.state import MAX_RECENT
 from stream.inference import onnx_check
 from stream.settings import toml_file
@@ -33,9 +34,12 @@ from stream.settings import toml_file
 PLAIN: Final = 2
 ACTING: Final = 3
 TEXTUAL: Final = 4
-"""Schemas of the manifest. It is TEXTUAL if the score graph reads texts, with or without actions; otherwise ACTING if the
-step graph reads actions. So a version that feeds none of them refuses the bundle by its schema. Otherwise it is PLAIN,
-which earlier versions serve, too. Nothing else differs."""
+TABLED: Final = 5
+"""Schemas of the manifest. Since neighbours and log-popularity are inputs of the score graph it is TABLED, with or without
+texts and actions. Bundles of earlier versions, whose graph has them inside, are TEXTUAL if the score graph reads texts, with
+or without actions; otherwise ACTING if the step graph reads actions; otherwise PLAIN. So a version that does not feed an
+input refuses the bundle by its schema. Nothing else differs."""
+SCHEMAS: Final = (PLAIN, ACTING, TEXTUAL, TABLED)
 OPSET: Final = 20
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"
@@ -44,6 +48,11 @@ RATING: Final = "rating.onnx"
 """Present if the manifest has `reading`: then comments without a value get one."""
 TEXTS: Final = "texts.npy"
 """Present if the manifest has `text_term`."""
+NEAR: Final = "near.npy"
+WEIGHTS: Final = "near_weights.npy"
+LOG_POPULARITY: Final = "log_popularity.npy"
+"""The bundle's own tables (stream.core.score_tables), present if the schema is TABLED."""
+TABLES: Final = (NEAR, WEIGHTS, LOG_POPULARITY)
 FILES: Final = (
     *GRAPHS, "tokenizer.json", "items.npy", "item_ids.json", "popularity.npy", "golden.npz", "weights.safetensors",
     "card.md",
@@ -225,6 +234,7 @@ class Bundle:
         text_term: The text term of the score; None without one.
         texts: Projected texts of the items, float32 [N + 1, P], longer for items that training has not seen; None without a
             text term.
+        tables: Its own neighbours and log-popularity; None if its score graph has them inside and takes no others.
     """
 
     id: str
@@ -248,6 +258,7 @@ class Bundle:
     diversity: float = 0.0
     text_term: TextEntry | None = None
     texts: NDArray[np.float32] | None = field(default=None, repr=False)
+    tables: ScoreTables | None = field(default=None, repr=False)
 
     @property
     def text_width(self) -> int:
@@ -335,6 +346,7 @@ def load(folder: Path) -> Bundle:
         diversity=manifest.diversity.strength if manifest.diversity else 0.0,
         text_term=term,
         texts=_array(TEXTS, content[TEXTS], (dims.items + 1, term.width)) if term else None,
+        tables=_tables(content, dims.items, manifest.blend.neighbours) if manifest.schema == TABLED else None,
     )
 
 
@@ -346,21 +358,26 @@ def stamp(step: bytes, items: bytes) -> bytes:
 def _manifest(raw: bytes) -> Manifest:
     try:
         version = msgspec.json.decode(raw, type=_Version)
-        if version.schema not in (PLAIN, ACTING, TEXTUAL) or version.opset != OPSET:  # first: others have other fields
+        if version.schema not in SCHEMAS or version.opset != OPSET:  # first: others have other fields
             raise BundleError(
-                f"{MANIFEST}: schema {version.schema}, opset {version.opset}; this version reads schema {PLAIN}, {ACTING} and "
-                f"{TEXTUAL}, opset {OPSET}: export the run again"
+                f"{MANIFEST}: schema {version.schema}, opset {version.opset}; this version reads schema {PLAIN}, {ACTING}, "
+                f"{TEXTUAL} and {TABLED}, opset {OPSET}: export the run again"
             )
         manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BundleError(f"{MANIFEST}: {error}") from None
-    if (manifest.schema == TEXTUAL) != (manifest.text_term is not UNSET):
+    if manifest.schema != TABLED and (manifest.schema == TEXTUAL) != (manifest.text_term is not UNSET):
         found = "none" if manifest.text_term is UNSET else "one"
         raise BundleError(
-            f"{MANIFEST}: text_term: {found} under schema {manifest.schema}, expected one if and only if the schema is "
-            f"{TEXTUAL}: export the run again"
+            f"{MANIFEST}: text_term: {found} under schema {manifest.schema}, expected one under schema {TEXTUAL}, none under "
+            f"{PLAIN} and {ACTING}: export the run again"
         )
-    expected = {*FILES, *([RATING] if manifest.reading else []), *([TEXTS] if manifest.text_term else [])}
+    expected = {
+        *FILES,
+        *([RATING] if manifest.reading else []),
+        *([TEXTS] if manifest.text_term else []),
+        *(TABLES if manifest.schema == TABLED else []),
+    }
     if set(manifest.files) != expected:
         missing, extra = expected - set(manifest.files), set(manifest.files) - expected
         raise BundleError(f"{MANIFEST}: the list of files is wrong: missing {sorted(missing)}, extra {sorted(extra)}")
@@ -376,7 +393,7 @@ def _check_actions(manifest: Manifest) -> None:
     names = manifest.inputs.actions
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise BundleError(f"{MANIFEST}: inputs.actions: {twice[0]!r} occurs twice, expected each name once")
-    if names and manifest.schema not in (ACTING, TEXTUAL):
+    if names and manifest.schema == PLAIN:
         raise BundleError(
             f"{MANIFEST}: inputs.actions: {len(names)} names ({', '.join(names)}) under schema {manifest.schema}, expected "
             f"none, or schema {ACTING}: export the run again"
@@ -419,17 +436,31 @@ def _verified(folder: Path, name: str, entry: FileEntry) -> bytes:
     return content
 
 
+def _tables(content: Mapping[str, bytes], items: int, width: int) -> ScoreTables:
+    """Return the bundle's own tables, epoch 0. items: N; width: K."""
+    near = _loaded(NEAR, content[NEAR], np.dtype(np.int32), (items + 1, width))
+    if near.size and not 0 <= int(near.min()) <= int(near.max()) <= items:
+        raise BundleError(f"{NEAR}: holds rows outside 0 .. {items}")
+    weight = _array(WEIGHTS, content[WEIGHTS], (items + 1, width))
+    return ScoreTables(0, near, weight, _array(LOG_POPULARITY, content[LOG_POPULARITY], (items + 1,)))
+
+
 def _array(name: str, content: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    array = _loaded(name, content, np.dtype(np.float32), shape)
+    if not np.isfinite(array).all():
+        raise BundleError(f"{name}: holds values that are not finite")
+    return array
+
+
+def _loaded(name: str, content: bytes, kind: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     try:
         array = np.load(io.BytesIO(content), allow_pickle=False)
     except (*_UNREADABLE, MemoryError) as error:
         raise BundleError(f"{name}: not a NumPy array ({error})") from None
-    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != shape:
+    if not isinstance(array, np.ndarray) or array.dtype != kind or array.shape != shape:
         raise BundleError(
-            f"{name}: {getattr(array, 'dtype', '?')} {getattr(array, 'shape', '?')}, expected float32 {shape}"
+            f"{name}: {getattr(array, 'dtype', '?')} {getattr(array, 'shape', '?')}, expected {kind} {shape}"
         )
-    if not np.isfinite(array).all():
-        raise BundleError(f"{name}: holds values that are not finite")
     array = np.ascontiguousarray(array)
     array.flags.writeable = False
     return array

@@ -10,6 +10,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from stream.core.errors import BundleError
 from stream.core.features import NUMBERS, UNKNOWN, InputRows
+from stream.core.score_tables import ScoreTables
 from stream.inference import runtime as accelerator
 from stream.inference.bundle import MANIFEST, Bundle
 from stream.inference.masking import settle
@@ -50,6 +51,7 @@ class Models:
         self._score = accelerator.session("score.onnx", bundle.read("score.onnx"), provider)
         self._items_on_device: tuple[NDArray[np.float32], Any] | None = None
         self._bias_on_device: tuple[NDArray[np.float32], Any] | None = None
+        self._tables_bound: tuple[ScoreTables, dict[str, Any]] | None = None
         self._check_signatures()
 
     def step(self, rows: InputRows, h: Half, c: Half) -> tuple[Half, Half]:
@@ -83,6 +85,7 @@ class Models:
         recent: Rows,
         count: Rows,
         k: int,
+        tables: ScoreTables | None = None,
     ) -> tuple[NDArray[np.float32], Rows]:
         """Score states against items.
 
@@ -94,6 +97,8 @@ class Models:
             recent: int64 [R, 3], (user row, item row, age below `last`).
             count: int64 [B], events so far.
             k: Length of the slates, at most N.
+            tables: Neighbours and log-popularity of at most N rows; None for the bundle's own. Ignored if the graph has them
+                inside.
         Returns:
             Scores float32 [B, k] and rows int64 [B, k], best first. A place without a recommendation has score -inf and
             row 0 on every provider (stream.inference.masking.settle). A user whose state is not finite has no
@@ -102,7 +107,7 @@ class Models:
         k = min(k, len(items))
         if len(h) == 0 or k <= 0:
             return np.zeros((len(h), max(k, 0)), np.float32), np.zeros((len(h), max(k, 0)), np.int64)
-        if not self._bundle.text_width:  # a graph that reads texts takes all rows
+        if self._bundle.tables is None and not self._bundle.text_width:  # other graphs take all rows
             late = recent[:, 1] > len(self._bundle.item_ids)
             if late.any():  # items newer than the training have no neighbours, like UNKNOWN
                 recent = recent.copy()
@@ -116,7 +121,7 @@ class Models:
             end = first + size
             feed: dict[str, NDArray[Any]] = {"h": h[first:end], "count": count[first:end], "k": np.array([k], np.int64)}
             feed |= {"hidden": _of_users(hidden, first, end), "recent": _of_users(recent, first, end)}
-            parts.append(self._answer(feed, items, bias))
+            parts.append(self._answer(feed, items, bias, self._bound(tables)))
             self.ended += 1
         all_scores, all_rows = zip(*parts, strict=True)
         scores, rows = settle(np.concatenate(all_scores), np.concatenate(all_rows), len(items))
@@ -124,13 +129,26 @@ class Models:
         rows[broken] = 0
         return scores, rows
 
-    def _answer(self, feed: dict[str, NDArray[Any]], items: Any, bias: Any) -> tuple[Any, Any]:
+    def _bound(self, tables: ScoreTables | None) -> dict[str, Any]:
+        """Return the tables as the graph's inputs: name -> OrtValue. They are bound once, and kept until other ones come."""
+        wanted = self._bundle.tables if tables is None else tables
+        if self._bundle.tables is None or wanted is None:
+            return {}
+        if self._tables_bound is None or self._tables_bound[0] is not wanted:
+            from onnxruntime import OrtValue
+
+            arrays = {"near": wanted.near, "weight": wanted.weight, "popularity": wanted.popularity}
+            bound = {name: OrtValue.ortvalue_from_numpy(array, self.provider, 0) for name, array in arrays.items()}
+            self._tables_bound = wanted, bound
+        return self._tables_bound[1]
+
+    def _answer(self, feed: dict[str, NDArray[Any]], items: Any, bias: Any, tables: dict[str, Any]) -> tuple[Any, Any]:
         """Return scores and rows as the graph outputs them.
 
         A GPU keeps the items until the next snapshot (every snapshot has its own array), and the bias until another one.
         """
         if self.provider != "cuda":
-            scores, rows = self._score.run(None, feed | {"items": items, "bias": bias})
+            scores, rows = self._score.run(None, feed | {"items": items, "bias": bias} | tables)
             return scores, rows
         from onnxruntime import OrtValue
 
@@ -141,6 +159,8 @@ class Models:
         binding = self._score.io_binding()
         binding.bind_ortvalue_input("items", self._items_on_device[1])
         binding.bind_ortvalue_input("bias", self._bias_on_device[1])
+        for name, value in tables.items():
+            binding.bind_ortvalue_input(name, value)
         for name, array in feed.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         binding.bind_output("scores")
@@ -174,7 +194,9 @@ class Models:
         accelerator.check_signature(
             "score.onnx", self._score,
             {"h": ("float16", None, h), "items": ("float", None, d + bundle.text_width), "bias": ("float", None),
-             "hidden": ("int64", None, 2), "recent": ("int64", None, 3), "count": ("int64", None), "k": ("int64", 1)},
+             "hidden": ("int64", None, 2), "recent": ("int64", None, 3), "count": ("int64", None), "k": ("int64", 1),
+             **({} if bundle.tables is None else {
+                 "near": ("int32", None, None), "weight": ("float", None, None), "popularity": ("float", None)})},
             {"scores": ("float", None, None), "rows": ("int64", None, None)},
         )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """The terms of a score, computed outside the score graph from the same arrays, so that a score can be explained.
 
 docs/bundle.md has the sum. The query is the graph's own: the part of score.onnx that computes it becomes a session. The
-other terms are computed in numpy from the arrays that the graph holds. Both run on the CPU, whatever scores.
+other terms are computed in numpy from the arrays that the graph holds, and from the tables that it reads. Both run on the
+CPU, whatever scores.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.core.errors import BundleError
+from stream.core.score_tables import ScoreTables
 from stream.inference import onnx_parts
 from stream.inference import runtime as accelerator
 from stream.inference.bundle import Bundle
@@ -23,10 +25,11 @@ Rows = NDArray[np.int64]
 
 GRAPH: Final = "score.onnx"
 QUERY: Final = "query"
-NEAR, WEIGHT, DECAY = "tail_index", "tail_weight", "tail_decay"
-POPULARITY, EVIDENCE = "tail_popularity", "tail_evidence"
+DECAY, PRIOR, EVIDENCE = "tail_decay", "tail_prior", "tail_evidence"
 TEXT, TEXT_DECAY = "tail_text", "tail_text_decay"
 """Names in the graph (export/score_head.py)."""
+NEAR, WEIGHT, POPULARITY = "tail_index", "tail_weight", "tail_popularity"
+"""Names of the tables in the graphs of earlier bundles, which have them inside; log-popularity is times its weight there."""
 
 
 class ScoreTerms:
@@ -43,19 +46,24 @@ class ScoreTerms:
         self._bundle = bundle
         model = bundle.read(GRAPH)
         try:
-            found = onnx_parts.arrays(model, (NEAR, WEIGHT, DECAY, POPULARITY, EVIDENCE, TEXT, TEXT_DECAY))
+            wanted = (NEAR, WEIGHT, POPULARITY) if bundle.tables is None else (PRIOR,)
+            found = onnx_parts.arrays(model, (*wanted, DECAY, EVIDENCE, TEXT, TEXT_DECAY))
             self._query = accelerator.session(GRAPH, onnx_parts.upstream(model, QUERY), "cpu")
         except BundleError as error:
             raise BundleError(f"{GRAPH}: its scores cannot be explained: {error}: export the run again") from None
         known = len(bundle.item_ids) + 1
-        self._near = found.get(NEAR, np.zeros((known, 0), np.int32))
-        self._weight = found.get(WEIGHT, np.zeros((known, 0), np.float32))
+        self._own = bundle.tables or ScoreTables(
+            0,
+            found.get(NEAR, np.zeros((known, 0), np.int32)),
+            found.get(WEIGHT, np.zeros((known, 0), np.float32)),
+            found.get(POPULARITY, np.zeros(known, np.float32)),
+        )
         self._decay = found.get(DECAY, np.zeros(0, np.float32))
-        self._popularity = found.get(POPULARITY, np.zeros(known, np.float32))
+        self._prior = np.float32(1) if bundle.tables is None else found.get(PRIOR, np.float32(0))
         self._evidence = float(found.get(EVIDENCE, np.ones((), np.float32)))
         self._text = float(found.get(TEXT, np.zeros((), np.float32)))
         self._text_decay = found.get(TEXT_DECAY, np.zeros(0, np.float32))
-        if self._near.shape != self._weight.shape:
+        if self._own.near.shape != self._own.weight.shape:
             raise BundleError(f"{GRAPH}: its scores cannot be explained: it has only some of {NEAR}, {WEIGHT}")
         if bundle.text_width and not {TEXT, TEXT_DECAY} <= found.keys():
             raise BundleError(f"{GRAPH}: its scores cannot be explained: it has only some of {TEXT}, {TEXT_DECAY}")
@@ -69,18 +77,20 @@ class ScoreTerms:
         query: Floats = self._query.run([QUERY], {"h": states})[0][: len(h)]
         return query @ items.T
 
-    def neighbours(self, rows: Rows, recent: Rows) -> Floats:
+    def neighbours(self, rows: Rows, recent: Rows, tables: ScoreTables | None = None) -> Floats:
         """Return the neighbours' term float32 [R, n] of n item rows, separately for each recent choice.
 
         Args:
             rows: int64 [n], rows of the catalogue.
             recent: int64 [R, 2], (item row, age) of one user's choices.
+            tables: Those that were scored with; None for the bundle's own.
         """
+        tables = tables or self._own
         out = np.zeros((len(recent), len(rows)), np.float32)
         for at, (row, age) in enumerate(recent.tolist()):
-            if row >= len(self._near) or age >= len(self._decay):  # newer than the training: no neighbours
+            if row >= len(tables.near) or age >= len(self._decay):  # the tables do not have it: no neighbours
                 continue
-            weights = np.where(self._near[row][None, :] == rows[:, None], self._weight[row][None, :], np.float32(0))
+            weights = np.where(tables.near[row][None, :] == rows[:, None], tables.weight[row][None, :], np.float32(0))
             out[at] = weights.sum(1) * self._decay[age]
         return out
 
@@ -104,11 +114,12 @@ class ScoreTerms:
         found: Floats = share[:, None] * (texts @ items[:, -width:].T)
         return found
 
-    def popularity(self, rows: Rows, count: int) -> Floats:
-        """Return the popularity term float32 [n] of n item rows for a user with `count` events."""
-        known = rows < len(self._popularity)
-        share = np.float32(self._evidence) / (np.float32(self._evidence) + np.float32(count))
-        return np.where(known, share * self._popularity[np.where(known, rows, 0)], np.float32(0))
+    def popularity(self, rows: Rows, count: int, tables: ScoreTables | None = None) -> Floats:
+        """Return the popularity term float32 [n] of n item rows for a user with `count` events; `tables` as above."""
+        popularity = (tables or self._own).popularity
+        known = rows < len(popularity)
+        share = self._prior * np.float32(self._evidence) / (np.float32(self._evidence) + np.float32(count))
+        return np.where(known, share * popularity[np.where(known, rows, 0)], np.float32(0))
 
     def _check(self) -> None:
         """Raise BundleError if the terms do not add up to the golden scores."""

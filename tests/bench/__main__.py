@@ -10,6 +10,7 @@ api        requests/s of the HTTP API, and read-your-writes with the largest of 
 diversity  what re-ranking a slate costs per user, without Kafka (not among all)
 explain    what an explained answer costs beside a plain one, without Kafka (not among all)
 texts      what the text term adds to scoring, without Kafka (not among all)
+tables     what tables as inputs of the score graph cost beside tables inside it, without Kafka (not among all)
 reissue    how long until no standing slate of --users shows a blocked item, alone and with --rates clicks/s (not among all)
 """
 
@@ -23,7 +24,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bench import api, cost, diversity, explain, fencing, latency, recovery, reissue, report, texts
+from tests.bench import api, cost, diversity, explain, fencing, latency, recovery, reissue, report, tables, texts
 from tests.bench.machine import describe
 from tests.bench.traffic import NO_COMMENTS, WITH_COMMENTS
 from tests.bench.world import World, world
@@ -48,6 +49,11 @@ def main() -> None:
     if options.bench == "texts":
         scoring = texts.Plan(options.items, rounds=10 * options.rounds, seed=options.seed)
         found["texts"] = texts.as_json(scoring, texts.measure(scoring, console.print))
+        _write(found, options, console)
+        return
+    if options.bench == "tables":
+        taking = tables.Plan(options.items, rounds=10 * options.rounds, seed=options.seed)
+        found["tables"] = tables.as_json(taking, tables.measure(taking, console.print))
         _write(found, options, console)
         return
     with world(options.bundles, options.items) as made:
@@ -112,7 +118,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    choices = (*BENCHES, "diversity", "explain", "texts", "reissue", "all")
+    choices = (*BENCHES, "diversity", "explain", "texts", "tables", "reissue", "all")
     parser.add_argument("bench", nargs="?", default="all", choices=choices)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there; -: standard output")
     parser.add_argument(

@@ -23,6 +23,7 @@ from stream.inference.bundle import Bundle, current, load
 from stream.inference.models import Models, open_models, ulps
 from tests.bundles import tiny_bundle, tiny_run
 from tests.contract.test_bundle import resealed
+from tests.earlier import earlier
 
 ACTIONS = ("cart", "purchase", "skip")
 INPUTS = ["item", "behaviour", "scene", "numbers", "comment", "h", "c"]
@@ -111,19 +112,19 @@ def test_a_manifest_from_before_there_were_actions_is_read(bundles: Path, tmp_pa
     assert np.isfinite(models.step(rows, h, c)[0]).all()
 
 
-def test_an_earlier_version_refuses_it_by_its_schema(acting: Path, bundles: Path) -> None:
-    """Versions before read schema 2 only: they would feed no action. Without actions it stays theirs."""
-    assert b'"schema": 3' in (acting / "manifest.json").read_bytes()
-    assert b'"schema": 2' in (current(bundles) / "manifest.json").read_bytes()
+def test_an_earlier_version_refuses_it_by_its_schema(acting: Path, bundles: Path, tmp_path: Path) -> None:
+    """Versions before read schema 2 only: they would feed no action. Since the tables are inputs, all have schema 5."""
+    assert b'"schema": 3' in (earlier(acting, tmp_path) / "manifest.json").read_bytes()
+    assert b'"schema": 2' in (earlier(current(bundles), tmp_path) / "manifest.json").read_bytes()
+    for folder in (acting, current(bundles)):
+        assert b'"schema": 5' in (folder / "manifest.json").read_bytes()
 
 
 def without_actions(manifest: dict[str, Any]) -> None:
-    manifest["schema"] = 2
     del manifest["inputs"]["actions"]
 
 
 def with_actions(manifest: dict[str, Any]) -> None:
-    manifest["schema"] = 3
     manifest["inputs"]["actions"] = list(ACTIONS)
 
 

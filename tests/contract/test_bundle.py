@@ -20,7 +20,7 @@ from safetensors.numpy import save as save_tensors
 
 from export.publish import publish
 from stream.core.errors import BundleError
-from stream.inference.bundle import CURRENT, FILES, GRAPHS, MANIFEST, TEXTS, Bundle, current, load, stamp
+from stream.inference.bundle import CURRENT, FILES, GRAPHS, MANIFEST, TABLES, TEXTS, Bundle, current, load, stamp
 from stream.inference.models import open_models
 from stream.inference.text_encoder import open_encoder
 
@@ -43,7 +43,7 @@ def resealed(folder: Path, change: Callable[[dict[str, Any]], Any] | None = None
     """Another valid-looking bundle: files replaced (`step_onnx=...`) and the manifest made to fit them."""
     manifest = msgspec.json.decode((folder / MANIFEST).read_bytes())
     for name, content in files.items():
-        name = next(known for known in (*FILES, TEXTS) if known.replace(".", "_") == name)
+        name = next(known for known in (*FILES, *TABLES, TEXTS) if known.replace(".", "_") == name)
         replace(folder / name, content)
         manifest["files"][name] = {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
     step, items = ((folder / name).read_bytes() for name in ("step.onnx", "items.npy"))
@@ -241,6 +241,18 @@ def test_graphs_that_answer_otherwise_than_at_export(copy: Path, name: str) -> N
         opened(resealed(copy, **graph(copy, name, off)))
 
 
+def without_tables(schema: int, *actions: str) -> Callable[[dict[str, Any]], Any]:
+    """An earlier schema, whose score graph has the tables inside."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["schema"] = schema
+        manifest["inputs"]["actions"] = list(actions)
+        for name in TABLES:
+            del manifest["files"][name]
+
+    return change
+
+
 def as_schema_1(manifest: dict[str, Any]) -> None:
     """What earlier versions wrote."""
     manifest["schema"] = 1
@@ -250,23 +262,24 @@ def as_schema_1(manifest: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda manifest: manifest.update(schema=5), "schema 5"),
+        (lambda manifest: manifest.update(schema=6), "schema 6"),
         (
             lambda manifest: manifest.update(schema=4),
-            "text_term: none under schema 4, expected one if and only if .* 4: export",
+            "text_term: none under schema 4, expected one under schema 4, none under 2 and 3: export",
         ),
-        (as_schema_1, r"schema 1, opset 20; this version reads schema 2, 3 and 4, opset 20: export the run again"),
+        (as_schema_1, r"schema 1, opset 20; this version reads schema 2, 3, 4 and 5, opset 20: export the run again"),
+        (lambda manifest: manifest.update(schema=2), r"extra \['log_popularity.npy', 'near.npy', 'near_weights.npy'\]"),
         (
-            lambda manifest: manifest.update(schema=3),
+            without_tables(3),
             r"inputs.actions: none under schema 3, expected one or more, or schema 2: export the run again",
         ),
         (
-            lambda manifest: manifest["inputs"].update(actions=["purchase", "skip"]),
+            without_tables(2, "purchase", "skip"),
             r"inputs.actions: 2 names \(purchase, skip\) under schema 2, expected none, or schema 3: export the run again",
         ),
         (lambda manifest: manifest["inputs"].update(actions=[""]), "inputs.actions"),
         (
-            lambda manifest: manifest.update(schema=3, inputs=manifest["inputs"] | {"actions": ["skip", "skip"]}),
+            without_tables(3, "skip", "skip"),
             "inputs.actions: 'skip' occurs twice",
         ),
         (lambda manifest: manifest.pop("card"), "card"),

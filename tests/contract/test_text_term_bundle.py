@@ -20,8 +20,9 @@ from stream.inference.models import open_models
 from stream.inference.text_encoder import Encoder, open_encoder
 from tests.bundles import TEXT_BLEND, TEXT_WIDTH, tiny_run
 from tests.contract.test_bundle import npy, opened, resealed
+from tests.earlier import earlier
 
-SCHEMA = b'"schema": 4'
+SCHEMA = b'"schema": 5'
 
 
 @pytest.fixture
@@ -55,22 +56,26 @@ def test_it_holds_the_projected_texts_of_the_run(bundle: Bundle) -> None:
     assert "| Texts in the score | 4, 10 for new items, 16 components, " in (bundle.folder / "card.md").read_text()
 
 
-def test_an_earlier_version_refuses_it_by_its_schema_and_states_stay(text_bundle: Path, bundles: Path) -> None:
+def test_an_earlier_version_refuses_it_by_its_schema_and_states_stay(
+    text_bundle: Path, bundles: Path, tmp_path: Path
+) -> None:
     """The step graph and the items are those of the bundle without the term, so that no state is folded again."""
     assert SCHEMA in (text_bundle / "manifest.json").read_bytes()
+    assert b'"schema": 4' in (earlier(text_bundle, tmp_path) / "manifest.json").read_bytes()
     plain = (current(bundles) / "manifest.json").read_bytes()
-    assert b'"schema": 2' in plain
+    assert SCHEMA in plain
+    assert b'"schema": 2' in (earlier(current(bundles), tmp_path) / "manifest.json").read_bytes()
     assert b"text_term" not in plain
     assert load(text_bundle).state_model == load(current(bundles)).state_model
 
 
 def without_term(manifest: dict[str, Any]) -> None:
     del manifest["text_term"]
+    manifest["schema"] = 4
 
 
 def as_plain(manifest: dict[str, Any]) -> None:
-    without_term(manifest)
-    manifest["schema"] = 2
+    del manifest["text_term"]
 
 
 def as_if_plain(manifest: dict[str, Any]) -> None:
@@ -83,9 +88,16 @@ def as_if_plain(manifest: dict[str, Any]) -> None:
     [
         (
             without_term,
-            "text_term: none under schema 4, expected one if and only if the schema is 4: export the run again",
+            "text_term: none under schema 4, expected one under schema 4, none under 2 and 3: export the run again",
         ),
-        (lambda manifest: manifest.update(schema=2), "text_term: one under schema 2, expected one if and only if"),
+        (
+            lambda manifest: manifest.update(schema=2),
+            "text_term: one under schema 2, expected one under schema 4, none",
+        ),
+        (
+            lambda manifest: manifest.update(schema=3),
+            "text_term: one under schema 3, expected one under schema 4, none",
+        ),
         (lambda manifest: manifest["files"].pop("texts.npy"), "missing .*texts.npy"),
         (as_plain, "extra .*texts.npy"),
         (lambda manifest: manifest["text_term"].update(width=0), "text_term"),

@@ -348,7 +348,7 @@ def raw(subject: Subject) -> None:
         feed["recent"] = feed["recent"] * (
             feed["recent"][:, 1:2] <= len(subject.bundle.item_ids)
         )  # as the session does
-        scores, rows = subject.found._answer(feed, asked.items, asked.bias)
+        scores, rows = subject.found._answer(feed, asked.items, asked.bias, subject.found._bound(None))
         what = f"{size} rows, {live} live"
         assert ((rows >= 0) & (rows < size)).all(), f"{what}: rows {rows.min()} .. {rows.max()}; export the run again"
         assert np.isneginf(scores[:, live:]).all(), f"{what}: {scores[:, live:].max()} where none is left"

@@ -17,6 +17,7 @@ from stream.inference.bundle import Bundle, current, load
 from stream.inference.models import Models, open_models
 from stream.inference.score_terms import ScoreTerms
 from tests.bundles import BLEND, TEXT_BLEND, tiny_run
+from tests.earlier import earlier
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +88,18 @@ def test_a_text_term_that_is_not_in_the_graph_is_refused(
     refused_without(absent, load(text_bundle), monkeypatch)
 
 
-@pytest.mark.parametrize("absent", ["tail_weight", "tail_decay", "tail_popularity"])
+@pytest.mark.parametrize("absent", ["tail_decay", "tail_prior"])
 def test_a_graph_whose_terms_are_not_its_scores_is_refused(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, absent: str
 ) -> None:
     refused_without(absent, bundle, monkeypatch)
+
+
+@pytest.mark.parametrize("absent", ["tail_weight", "tail_decay", "tail_popularity"])
+def test_so_is_one_of_an_earlier_version(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str
+) -> None:
+    refused_without(absent, load(earlier(bundle.folder, tmp_path)), monkeypatch)
 
 
 def test_a_graph_without_a_query_is_refused(bundle: Bundle) -> None:

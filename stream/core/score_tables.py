@@ -1,0 +1,26 @@
+"""What the score reads of neighbours and popularity: the bundle's own tables, or those of an epoch from the stream. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ScoreTables:
+    """One set of tables over M item rows, never changed. Rows from M on have no neighbours and log-popularity 0.
+
+    Attributes:
+        epoch: Its number; 0 for the bundle's own.
+        near: int32 [M, K], rows of each row's neighbours; 0 at unused positions and in row 0.
+        weight: float32 [M, K], their weights; 0 at unused positions and in row 0.
+        popularity: float32 [M], centred log-popularity (models.network.blend.log_popularity); 0 for row 0 and for items that
+            nobody has chosen.
+    """
+
+    epoch: int
+    near: NDArray[np.int32]
+    weight: NDArray[np.float32]
+    popularity: NDArray[np.float32]
