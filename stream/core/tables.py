@@ -251,12 +251,12 @@ class TableArrays(NamedTuple):
     """An epoch as score.onnx reads it, for M rows of a catalogue.
 
     Attributes:
-        index: i32 [M, keep]: rows of the neighbours, the heaviest first; 0 at unused positions.
+        near: i32 [M, keep]: rows of the neighbours, the heaviest first; 0 at unused positions.
         weight: f32 [M, keep]: their weights; 0 at unused positions.
         popularity: f32 [M]: log(1 + decayed count), centred; 0 for row 0 and for items without choices.
     """
 
-    index: NDArray[np.int32]
+    near: NDArray[np.int32]
     weight: NDArray[np.float32]
     popularity: NDArray[np.float32]
 

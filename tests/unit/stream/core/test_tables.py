@@ -112,11 +112,11 @@ def test_weights_are_those_of_the_tally() -> None:
     place = {"a": 1, "b": 2, "c": 4}  # d is not in the catalogue
     found = tables.weights(rows, record, lambda item: place.get(item, 0), 5)
     expected = tally.near("a", record.back, record.shrink, decay.weight(now))
-    assert dict(zip(found.index[1].tolist(), found.weight[1].tolist(), strict=True)) == pytest.approx(
+    assert dict(zip(found.near[1].tolist(), found.weight[1].tolist(), strict=True)) == pytest.approx(
         {2: expected["b"], 4: expected["c"], 0: 0.0}
     )
     assert found.weight[1].tolist() == sorted(found.weight[1].tolist(), reverse=True)
-    assert not found.index[[0, 3]].any()
+    assert not found.near[[0, 3]].any()
     assert not found.weight[[0, 3]].any()
     counts = np.array([0, 5, 5, 0, 5], np.float32)
     assert found.popularity.tolist() == log_popularity(counts).tolist()
