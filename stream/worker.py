@@ -20,7 +20,7 @@ from typing import Any
 from stream.app import InterestApp
 from stream.assembly import Inputs, Parts, assemble
 from stream.catalogue.catalogue import Catalogue
-from stream.catalogue.consumer import ItemsFollower, RulesFollower
+from stream.catalogue.consumer import ItemsFollower, RulesFollower, TablesFollower, TopicFollower
 from stream.core.errors import BundleError, RecordError
 from stream.core.rules import RuleBook
 from stream.inference.bundle import current, load
@@ -116,6 +116,7 @@ class Worker:
         self._progress = Progress(settings.stall_limit)
         self._items: ItemsFollower | None = None
         self._rules: RulesFollower | None = None
+        self._tables: TablesFollower | None = None
         self._parts: Parts | None = None
         self._tasks: list[tuple[str, asyncio.Future[None]]] = []
         self._turned = self._consumer_turned = 0  # how often the two loops have turned
@@ -140,6 +141,9 @@ class Worker:
             self._settings, book, lambda one: self._metrics.refuse_rule(one.reason), self._metrics.observe_rules
         )
         await rules.start()
+        tables = self._follow_tables(catalogue)
+        if tables is not None:
+            await tables.start()
         self._health.set(catalogue=True)
         parts = self._parts = assemble(self._inputs, catalogue, book, self._metrics)
         loop = asyncio.get_running_loop()
@@ -151,7 +155,7 @@ class Worker:
             extra={"folder": str(self._settings.data_dir), "port": self._health.port, "bundle": self._bundle.id},
         )
         await self._run_app(parts.app)
-        await self._shut(parts, items, rules)
+        await self._shut(parts, [items, rules] if tables is None else [items, rules, tables])
 
     # the start
 
@@ -189,6 +193,23 @@ class Worker:
         log.warning(
             "item record rejected: %s", error, extra={"offset": offset, "reason": error.reason, "field": error.field}
         )
+
+    def _follow_tables(self, catalogue: Catalogue) -> TablesFollower | None:
+        """Return what follows the tables topic; None if the bundle's own tables are always used."""
+        if self._settings.tables == "bundle":
+            return None
+        if self._bundle.tables is None:
+            log.info(
+                "the bundle's score graph has its tables inside: the topic %s is not read", self._settings.tables_topic
+            )
+            return None
+        self._tables = TablesFollower(
+            self._settings,
+            catalogue,
+            lambda one: self._metrics.refuse_table(one.reason),
+            lambda epoch: self._metrics.observe_tables(epoch.closed.epoch, epoch.closed.created),
+        )
+        return self._tables
 
     def _start_beats(self) -> None:
         """Start the heartbeat of the event loop, and the watch over this loop and the consumer's."""
@@ -234,6 +255,9 @@ class Worker:
         if self._rules is not None:
             tasks += self._rules.tasks()
             work |= self._rules.work()
+        if self._tables is not None:
+            tasks += self._tables.tasks()
+            work |= self._tables.work()
         if self._parts is not None:
             parts = self._parts
             tasks += [*parts.consumer.tasks(), *parts.app.producer_tasks()]
@@ -280,7 +304,7 @@ class Worker:
         parts.consumer.hold()
         self._stop.set()
 
-    async def _shut(self, parts: Parts, items: ItemsFollower, rules: RulesFollower) -> None:
+    async def _shut(self, parts: Parts, followers: Sequence[TopicFollower]) -> None:
         log.info("worker stops")
         self._health.set(joined=False)
         stopping.waits_for = "micro-batches and comments in progress"
@@ -296,9 +320,9 @@ class Worker:
         stopping.waits_for = "Kafka's clients and RocksDB to be closed"
         await parts.pipeline.reissues.stop()
         await parts.app.stop()
-        stopping.waits_for = "the consumers of items and rules to be closed"
-        await items.stop()
-        await rules.stop()
+        stopping.waits_for = "the consumers of items, rules and tables to be closed"
+        for follower in followers:
+            await follower.stop()
         self._health.stop()
         threads = self._inputs.threads
         threads.models.shutdown(wait=False)

@@ -34,6 +34,7 @@ from stream.core.fencing_log import CLAIM_KEY
 from stream.core.fold import UserBatch, advance, apply_events, input_rows, rank
 from stream.core.messages import SourceEvent
 from stream.core.ruling import Selection, select
+from stream.core.score_tables import ScoreTables
 from stream.core.state import Interest, is_redelivered
 from stream.inference.models import Models
 from stream.kafka.batch import MicroBatch
@@ -226,8 +227,8 @@ def forgets_texts(settings: Settings) -> None:
     """The catalogue has no projected texts."""
     snap = Catalogue._snap
 
-    def mutant(self: Catalogue) -> Snapshot:
-        found = snap(self)
+    def mutant(self: Catalogue, tables: ScoreTables | None) -> Snapshot:
+        found = snap(self, tables)
         bare = found.score_items.copy()
         bare[:, found.items.shape[1] :] = 0
         return replace(found, score_items=bare)

@@ -113,6 +113,7 @@ def rights(settings: Settings) -> dict[str, set[str]]:
         **dict.fromkeys(settings.sources, reads | writes if settings.misplaced == "forward" else reads),
         settings.items_topic: reads,
         settings.rules_topic: reads,
+        **({settings.tables_topic: reads} if settings.tables == "stream" else {}),
         settings.changelog_topic: reads | writes,
         settings.recommendations_topic: reads | writes,
         settings.dead_letters_topic: writes,
@@ -128,6 +129,7 @@ def gateway_rights(settings: Settings) -> dict[str, set[str]]:
         **dict.fromkeys(settings.sources, writes),
         settings.items_topic: reads | writes,
         settings.rules_topic: reads | writes,
+        **({settings.tables_topic: reads} if settings.tables == "stream" else {}),
         settings.changelog_topic: reads,
         settings.recommendations_topic: reads,
     }

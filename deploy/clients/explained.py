@@ -18,6 +18,7 @@ from deploy.clients.log_reader import Log, Record
 from deploy.clients.murmur2 import murmur2
 from deploy.clients.rule_book import read as read_rules
 from stream.catalogue.catalogue import DEAD, Snapshot
+from stream.catalogue.tables import EpochRows
 from stream.core.errors import DataError, StateError, TopologyError
 from stream.core.explanations import Explanation
 from stream.core.features import UNKNOWN
@@ -57,6 +58,7 @@ class Found:
         bundle: Id of the bundle.
         catalogue: Offset of the last item record.
         rules: Offset of the last rule record; None if no rule is in force.
+        tables: Epoch of the tables; None for the bundle's own.
         explanation: The explanation.
     """
 
@@ -71,6 +73,7 @@ class Found:
     bundle: str
     catalogue: int
     rules: int | None
+    tables: int | None
     explanation: Explanation
 
 
@@ -148,7 +151,7 @@ def _chunk(records: Iterable[Record]) -> list[Record]:
 
 
 def _catalogue(log: Log, settings: Settings, bundle: Bundle) -> ItemCatalogue:
-    """Return the items. The text network is loaded only if an item came after training."""
+    """Return the items with the newest tables. The text network is loaded only if an item came after training."""
     encoders: list[Encoder] = []
 
     def vectors(texts: list[str]) -> np.ndarray:
@@ -161,6 +164,14 @@ def _catalogue(log: Log, settings: Settings, bundle: Bundle) -> ItemCatalogue:
     records = iter(log.records(topic, log.spans([topic])))
     while chunk := _chunk(records):
         catalogue.apply([(one.offset, one.key, one.value) for one in chunk])
+    if settings.tables == "stream" and bundle.tables is not None:
+        topic, rows = settings.tables_topic, EpochRows()
+        records = iter(log.records(topic, log.spans([topic])))
+        while chunk := _chunk(records):
+            rows.apply([(one.offset, one.key, one.value) for one in chunk], close=False)
+        rows.end()
+        if rows.current is not None:
+            catalogue.use(rows.current)
     return catalogue
 
 
@@ -217,6 +228,7 @@ class _Slate:
             bundle=self._bundle.id,
             catalogue=self._snapshot.offset,
             rules=self._rules.offset if self._rules.rules else None,
+            tables=tables.epoch or None if (tables := self._snapshot.tables) is not None else None,
             explanation=job.explanations[at],
         )
 

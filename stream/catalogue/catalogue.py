@@ -8,6 +8,7 @@ uses that.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -17,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.catalogue.categories import Categories, Labels
+from stream.catalogue.tables import EpochTables
 from stream.core.envelopes import explained_item
 from stream.core.errors import InternalError, RecordError
 from stream.core.features import UNKNOWN, item_text
 from stream.core.filters import Columns, Facts, Filter, facts_of
 from stream.core.json_body import JsonDecoder
 from stream.core.messages import Item
+from stream.core.score_tables import ScoreTables
 from stream.core.state import item_hash
 from stream.inference.bundle import Bundle
 
@@ -56,6 +59,7 @@ class Snapshot:
         known: How many items can be read as input.
         columns: What filters can ask of the rows.
         categories: int32 [rows, M], numbers of each row's categories, each once; 0 for none.
+        tables: Neighbours and log-popularity of the rows; None if the bundle's score graph has them inside.
     """
 
     offset: int
@@ -66,6 +70,7 @@ class Snapshot:
     known: int
     columns: Columns = field(repr=False)
     categories: Labels = field(repr=False)
+    tables: ScoreTables | None = field(repr=False)
     _numbers: Mapping[str, int] = field(repr=False)
     _trained: Mapping[str, int] = field(repr=False)
     _new: Mapping[str, int] = field(repr=False)
@@ -127,7 +132,7 @@ class _Accepted(NamedTuple):
 
 
 class Catalogue:
-    """Applies the items topic to snapshots. It must have only one writer thread.
+    """Applies the items topic to snapshots. It must have only one writer thread; another one may call `use`.
 
     Args:
         bundle: The bundle. Its own items keep their trained vectors, whatever their text is.
@@ -150,8 +155,12 @@ class Catalogue:
         self._offset = -1
         self._hashes: NDArray[np.uint32]
         self._hash_rows: Rows
+        self._own = bundle.tables
+        self._epoch: EpochTables | None = None
+        self._moved = False  # whether an item has got another row, or none, since the last snapshot
+        self._swap = threading.Lock()
         self._index(1)
-        self.snapshot = self._snap()
+        self.snapshot = self._snap(self._own)
 
     def apply(self, records: Sequence[tuple[int, bytes | None, bytes | None]]) -> list[Rejected]:
         """Apply records (offset, key, value) in the order of the topic, then swap the snapshot once.
@@ -181,8 +190,24 @@ class Catalogue:
                 self._bias[row], self._facts[row] = 0.0 if message.available else DEAD, facts_of(message)
                 self._categories.put(row, message.categories or ())
         self._offset = max((record[0] for record in records), default=self._offset)
-        self.snapshot = self._snap()
+        with self._swap:
+            snapshot = self._snap(self.snapshot.tables)
+            self.snapshot = self._tabled(snapshot) if self._moved else snapshot
+            self._moved = False
         return rejected
+
+    def use(self, epoch: EpochTables) -> None:
+        """Swap the snapshot for one with the tables of an epoch. Nothing happens if the bundle takes none."""
+        with self._swap:
+            if self._own is not None:
+                self._epoch = epoch
+                self.snapshot = self._tabled(self.snapshot)
+
+    def _tabled(self, snapshot: Snapshot) -> Snapshot:
+        """Return a snapshot with the tables of the epoch in use, over its own rows."""
+        if self._epoch is None:
+            return snapshot
+        return replace(snapshot, tables=self._epoch.over(snapshot.row, len(snapshot.bias)))
 
     def _decode(self, key: bytes | None, value: bytes | None) -> tuple[str, Item | None]:
         if key is None:
@@ -206,7 +231,10 @@ class Catalogue:
     def _forget(self, item: str) -> int:
         """Forget an item after a tombstone. Return its row; UNKNOWN if there is none."""
         self._digests.pop(item, None)
-        return self._trained.get(item) or self._new.pop(item, UNKNOWN)
+        if row := self._trained.get(item, UNKNOWN):
+            return row
+        self._moved = True
+        return self._new.pop(item, UNKNOWN)
 
     def _encode_new(self, accepted: dict[str, _Accepted], rejected: list[Rejected]) -> None:
         """Add rows for the new items of a batch and for items whose text has changed."""
@@ -222,7 +250,7 @@ class Catalogue:
         if vectors.shape != (len(texts), self._matrix.shape[1]):
             raise InternalError(f"item vectors of shape {vectors.shape} for {len(texts)} texts: this is a bug")
         self._make_room(sum(map(len, texts.values())))
-        first = self._size
+        first, self._moved = self._size, True
         for (text, items), vector in zip(texts.items(), vectors, strict=True):
             finite = bool(np.isfinite(vector).all())
             for item in items:
@@ -276,7 +304,7 @@ class Catalogue:
             hashes, rows = np.insert(self._hashes, positions, hashes), np.insert(self._hash_rows, positions, rows)
         self._hashes, self._hash_rows = hashes, rows
 
-    def _snap(self) -> Snapshot:
+    def _snap(self, tables: ScoreTables | None) -> Snapshot:
         trained, new = self._trained, self._new
         bias = self._bias[: self._size]
         live = bias == 0
@@ -289,6 +317,7 @@ class Catalogue:
             known=len(self._trained) + len(self._new),
             columns=Columns(self._facts, live, lambda item: trained.get(item) or new.get(item, UNKNOWN)),
             categories=self._categories.rows(self._size),
+            tables=tables,
             _numbers=self._categories.numbers,
             _trained=self._trained,
             _new=self._new,

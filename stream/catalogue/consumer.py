@@ -1,7 +1,7 @@
-"""Reads the compacted topics items and rules: to their ends before the worker is ready, then continuously.
+"""Reads the compacted topics items, rules and tables: to their ends before the worker is ready, then continuously.
 
-Each has its own consumer without a group: every worker has all items and rules, and nothing is committed. It starts at
-the beginning each time, so records that are not acceptable are reported again after each start.
+Each has its own consumer without a group: every worker has all of them, and nothing is committed. It starts at the
+beginning each time, so records that are not acceptable are reported again after each start.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from stream.catalogue.catalogue import Catalogue, Snapshot
+from stream.catalogue.tables import EpochRows, EpochTables, RefusedTable
 from stream.core.denials import refusal
 from stream.core.errors import BrokerError, LossError, RecordError, TopologyError
 from stream.core.rules import Refused, RuleBook, RuleSet
@@ -44,7 +45,7 @@ class TopicFollower:
     Args:
         settings: The settings.
         topic: The topic.
-        name: `items` or `rules`, for names of tasks and clients.
+        name: `items`, `rules` or `tables`, for names of tasks and clients.
         what: What is built from the topic, in words.
     """
 
@@ -76,6 +77,10 @@ class TopicFollower:
     def report(self) -> None:
         """Say that something new was applied."""
 
+    def settled(self) -> bool:
+        """Return whether what was applied may be used, or more of the topic must be read first."""
+        return True
+
     async def start(self) -> None:
         """Read the topic to the end that it has now, then follow it in a task.
 
@@ -92,9 +97,7 @@ class TopicFollower:
             await self._check_topic()
             begin = (await self._consumer.beginning_offsets([self._place]))[self._place]
             self._consumer.seek(self._place, begin)
-            self._end = end = (await self._consumer.end_offsets([self._place]))[self._place]
-            while (at := await self._consumer.position(self._place)) < end:
-                self._at = at
+            while await self._is_behind():
                 await self._take(timeout_ms=POLL_MS)
         except KafkaError as error:
             await self.stop()
@@ -150,6 +153,13 @@ class TopicFollower:
             if found or asyncio.get_running_loop().time() > end:
                 return found
             await asyncio.sleep(0.05)
+
+    async def _is_behind(self) -> bool:
+        """Return whether the start has to read more: up to the end that the topic had at the start, and until it is settled."""
+        self._at = await self._consumer.position(self._place)
+        if self._at >= self._end and (self._end < 0 or not self.settled()):
+            self._end = (await self._consumer.end_offsets([self._place]))[self._place]
+        return self._at < self._end
 
     async def _follow(self) -> None:
         while True:
@@ -284,3 +294,70 @@ class RulesFollower(TopicFollower):
     def report(self) -> None:
         if self._on_rules is not None:
             self._on_rules(self.book.current)
+
+
+class TablesFollower(TopicFollower):
+    """Applies the epochs of the tables topic to a catalogue, whose snapshots then have their tables.
+
+    While it starts it uses no epoch but the last one: the topic may have rows of several.
+
+    Args:
+        settings: The settings.
+        catalogue: Gets the epochs.
+        on_refused: Called in the event loop with each record that is not acceptable, and each epoch that is not used.
+        on_epoch: Called in the event loop after each swap.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        on_refused: Callable[[RefusedTable], None] | None = None,
+        on_epoch: Callable[[EpochTables], None] | None = None,
+    ) -> None:
+        super().__init__(settings, settings.tables_topic, "tables", "the tables")
+        self.rows = EpochRows()
+        self._catalogue = catalogue
+        self._on_refused = on_refused
+        self._on_epoch = on_epoch
+        self._used: EpochTables | None = None
+
+    def offset(self) -> int:
+        return self.rows.offset
+
+    def settled(self) -> bool:
+        return self.rows.whole
+
+    def apply(self, records: Sequence[Record]) -> Callable[[], None]:
+        refused = self.rows.apply(records, close=self.task is not None)
+        self._use()
+        return lambda: self._tell(refused)
+
+    def loaded(self) -> None:
+        self._tell(self.rows.end())
+        self._use()
+        current = self.rows.current
+        if current is None:
+            _log.info("tables loaded: no epoch, so the bundle's own are used; offset %d", self.rows.offset)
+        else:
+            closed = current.closed
+            _log.info("tables loaded: epoch %d with %d rows, offset %d", closed.epoch, closed.rows, current.offset)
+            self.report()
+
+    def report(self) -> None:
+        if self._on_epoch is not None and self._used is not None:
+            self._on_epoch(self._used)
+
+    def _use(self) -> None:
+        """Have the catalogue use the newest epoch."""
+        if self.rows.current is not self._used and self.rows.current is not None:
+            self._catalogue.use(self.rows.current)
+            self._used = self.rows.current
+
+    def _tell(self, refused: Sequence[RefusedTable]) -> None:
+        for one in refused:
+            _log.warning(
+                "tables: %s", one.message, extra={"offset": one.offset, "reason": one.reason, "field": one.field}
+            )
+            if self._on_refused is not None:
+                self._on_refused(one)

@@ -118,6 +118,13 @@ class RecordError(FreshetError):
 RULE_REASONS = ("contradiction", "too_many", "unexpected_field")
 """Reasons why a rule is refused that no other record has."""
 
+INCOMPLETE = "incomplete"
+"""Why an epoch of tables is not used: not all of its rows are there and acceptable."""
+NOT_NEWER = "not_newer"
+"""Why an epoch of tables is not used: its number is not above that of the one in use."""
+TABLE_REASONS = (INCOMPLETE, NOT_NEWER)
+"""Reasons why an epoch of tables is not used."""
+
 REASONS = {
     "null_key": "The record has no key; it must be the user id, in the form that the setting `key` names.",
     "bad_key": "The key is not UTF-8, or empty.",

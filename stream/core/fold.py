@@ -22,6 +22,7 @@ from stream.core.features import NUMBERS, UNKNOWN, InputRows, InputSpec
 from stream.core.filters import Columns, Filter
 from stream.core.messages import COMMENT, Scored, SourceEvent
 from stream.core.ruling import ENOUGH, Ruling, Selection
+from stream.core.score_tables import ScoreTables
 from stream.core.state import (
     HASH_BYTES,
     MAX_RECENT,
@@ -70,7 +71,15 @@ class InterestModels(Protocol):
     def step(self, rows: InputRows, h: Half, c: Half) -> tuple[Half, Half]: ...
 
     def score(
-        self, h: Half, items: Floats, bias: Floats, hidden: Rows, recent: Rows, count: Rows, k: int
+        self,
+        h: Half,
+        items: Floats,
+        bias: Floats,
+        hidden: Rows,
+        recent: Rows,
+        count: Rows,
+        k: int,
+        tables: ScoreTables | None,
     ) -> tuple[Floats, Rows]: ...
 
 
@@ -94,6 +103,9 @@ class Catalogue(Protocol):
 
     @property
     def categories(self) -> NDArray[np.int32]: ...
+
+    @property
+    def tables(self) -> ScoreTables | None: ...
 
     def category(self, name: str) -> int: ...
 
@@ -359,7 +371,7 @@ def _ranked(
         wanted = max(wanted, diversity.candidates + (0 if selection is None else len(selection.pinned(k))))
     seen = _seen_pins(selection, hidden, len(user_batches)) if selection is not None and arranged else None
     while True:
-        scores, rows = models.score(h, catalogue.score_items, bias, hidden, recent, count, wanted)
+        scores, rows = models.score(h, catalogue.score_items, bias, hidden, recent, count, wanted, catalogue.tables)
         if selection is None or seen is None:
             if diverse:
                 scores, rows = candidates.plain(scores, rows, own, catalogue, k, diversity.strength)

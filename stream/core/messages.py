@@ -230,6 +230,10 @@ class Recommendation(Struct, frozen=True, omit_defaults=True):
     placement: (
         Annotated[str, Meta(description="the placement's name; absent for the placement `default`")] | UnsetType
     ) = UNSET
+    tables: (
+        Annotated[int, Meta(ge=1, description="epoch of the tables that were scored with; absent for the bundle's own")]
+        | UnsetType
+    ) = UNSET
     withdrawn: Annotated[
         tuple[str, ...],
         Meta(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 
@@ -24,3 +26,15 @@ class ScoreTables:
     near: NDArray[np.int32]
     weight: NDArray[np.float32]
     popularity: NDArray[np.float32]
+
+
+class Tabled(Protocol):
+    """A view of the catalogue."""
+
+    @property
+    def tables(self) -> ScoreTables | None: ...
+
+
+def epoch_of(catalogue: Tabled) -> int | UnsetType:
+    """Return what a slate of this catalogue says of its tables: the epoch; nothing for the bundle's own."""
+    return catalogue.tables.epoch or UNSET if catalogue.tables is not None else UNSET

@@ -286,10 +286,10 @@ def weights(rows: Mapping[str, TableRow], closed: EpochClosed, row_of: Callable[
         ]
         if near:
             index[at, : len(near)], weight_of[at, : len(near)] = zip(*near, strict=True)
-    return TableArrays(index, weight_of, _centred(counts))
+    return TableArrays(index, weight_of, centred(counts))
 
 
-def _centred(counts: NDArray[np.float64]) -> NDArray[np.float32]:
+def centred(counts: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return log(1 + count) minus its mean over the rows that have any, as models.network.blend.log_popularity."""
     counts = counts.astype(np.float32).astype(np.float64)
     out, had = np.log1p(counts), counts > 0

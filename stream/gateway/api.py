@@ -31,6 +31,7 @@ from stream.core.placements import Placement
 from stream.core.rule_warnings import of_items, of_times
 from stream.core.rules import BLOCK, CONTRADICTION, KINDS, OF_ITEMS, ONLY, REFUSED, RuleSet
 from stream.core.ruling import Ruling, Selection, Selections
+from stream.core.score_tables import epoch_of
 from stream.core.state import ZERO_CHAIN, Interest
 from stream.core.validation import Rules
 from stream.gateway import messages as wire
@@ -691,7 +692,7 @@ class Api:
 
     async def _items(self, min_offset: str | None) -> None:
         """Wait for the catalogue and the rules."""
-        self._ready("bundle", "catalogue", "rules")
+        self._ready("bundle", "catalogue", "rules", "tables")
         if min_offset is None:
             return
         wanted = self._wanted(min_offset, None)
@@ -725,7 +726,7 @@ class Api:
         }
         return {
             "seq": state.seq, "chain": state.chain.hex(), "applied": applied, "bundle": self._parts.bundle.id,
-            "catalogue": view.snapshot.offset,
+            "catalogue": view.snapshot.offset, "tables": epoch_of(view.snapshot),
         }  # fmt: skip
 
     def _nothing(self, view: View) -> dict[str, Any]:
@@ -840,7 +841,7 @@ def _as_recommendation(slate: wire.Slate) -> Recommendation:
         user=slate.user, slate=f"{slate.chain[:16]}-{now:x}", seq=slate.seq, chain=slate.chain, items=slate.items, time=now,
         latency_ms=-1, events=[], applied=slate.applied, catalogue=slate.catalogue, bundle=slate.bundle,
         strategy=slate.strategy, replay=True, rules=slate.rules, diversity=slate.diversity or UNSET,
-        placement=slate.placement,
+        placement=slate.placement, tables=slate.tables,
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 import msgspec
 from aiokafka.errors import KafkaError
 
-from stream.catalogue.consumer import ItemsFollower, RulesFollower
+from stream.catalogue.consumer import ItemsFollower, RulesFollower, TablesFollower
 from stream.core.denials import refusal
 from stream.core.errors import BrokerError, BundleError, FreshetError, RecordError, SettingsError
 from stream.core.features import UNKNOWN
@@ -170,6 +170,12 @@ class Gateway:
         self._rules = RulesFollower(
             settings, self._book, lambda one: self._metrics.refuse_rule(one.reason), self._on_rules
         )
+        self._tables: TablesFollower | None = None
+        if settings.tables == "stream" and bundle.tables is not None:
+            self._tables = TablesFollower(
+                settings, self._catalogue, lambda one: self._metrics.refuse_table(one.reason),
+                lambda epoch: self._metrics.observe_tables(epoch.closed.epoch, epoch.closed.created),
+            )  # fmt: skip
         api = Api(
             Parts(
                 settings, bundle, opened.encoder, threads.texts, threads.models, self._catalogue,
@@ -199,7 +205,9 @@ class Gateway:
 
     def missing(self) -> list[str]:
         """Return the conditions for ready that are not met; empty: ready."""
-        found = [one for one in ("bundle", "catalogue", "rules", "replica", "broker") if one not in self._started]
+        found = [
+            one for one in ("bundle", "catalogue", "rules", "tables", "replica", "broker") if one not in self._started
+        ]
         if not found:
             found = [
                 f"news of partition {one}" for one in self._replica.partitions if self._replica.age(one) > 3 * STALE
@@ -240,7 +248,9 @@ class Gateway:
 
     async def _start(self) -> None:
         """Start what needs Kafka, all at once. Raises FreshetError."""
-        await asyncio.gather(self._start_items(), self._start_rules(), self._start_states(), self._start_clients())
+        await asyncio.gather(
+            self._start_items(), self._start_rules(), self._start_tables(), self._start_states(), self._start_clients()
+        )
 
     async def _start_items(self) -> None:
         await self._items.start()
@@ -249,6 +259,11 @@ class Gateway:
     async def _start_rules(self) -> None:
         await self._rules.start()
         self._started.add("rules")
+
+    async def _start_tables(self) -> None:
+        if self._tables is not None:
+            await self._tables.start()
+        self._started.add("tables")
 
     async def _start_states(self) -> None:
         await self._replica.start()
@@ -285,6 +300,9 @@ class Gateway:
             tasks += self._items.tasks()
         if "rules" in self._started:
             tasks += self._rules.tasks()
+        if self._tables is not None:
+            tasks += self._tables.tasks() if "tables" in self._started else ()
+            work |= self._tables.work()
         if "replica" in self._started:
             tasks += self._replica.tasks()
         if "broker" in self._started:
@@ -340,4 +358,6 @@ class Gateway:
         await self._replica.stop()
         await self._items.stop()
         await self._rules.stop()
+        if self._tables is not None:
+            await self._tables.stop()
         log.info("gateway stopped")

@@ -232,6 +232,10 @@ class Fresh(Struct, frozen=True, kw_only=True):
     catalogue: Annotated[int, Meta(description="offset in the items topic that the catalogue had reached; -1: empty")]
     replica: Replica
     rules: RulesOffset | UnsetType = UNSET
+    tables: (
+        Annotated[int, Meta(ge=1, description="epoch of the tables that were scored with; absent for the bundle's own")]
+        | UnsetType
+    ) = UNSET
 
 
 class Slate(Fresh, frozen=True, kw_only=True):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 
-from stream.core.errors import REASONS, RULE_REASONS
+from stream.core.errors import REASONS, RULE_REASONS, TABLE_REASONS
 from stream.core.rules import RuleSet
 from stream.observability.metrics import OTHER, SECONDS, Buckets
 
@@ -71,6 +72,16 @@ class GatewayMetrics:
         self.rules_refused = counter(
             "rules_refused", "Records of the rules topic that were malformed or contradicted another rule", "reason"
         )
+        self.tables_epoch = gauge(
+            "tables_epoch", "Epoch of the tables that answers are scored with; 0 for the bundle's own"
+        )
+        self.tables_age = gauge(
+            "tables_age_seconds", "Seconds since that epoch was written; NaN for the bundle's own tables"
+        )
+        self.tables_age.set(float("nan"))
+        self.tables_refused = counter(
+            "tables_refused", "Records of the tables topic that were malformed, and epochs that are not used", "reason"
+        )
         self.ready = gauge("ready", "1 if requests are answered")
         self.bundle_info = gauge("bundle_info", "1 for the bundle in use", "bundle", "state_model")
         self.build_info = gauge("build_info", "1 for the running version", "version")
@@ -112,6 +123,15 @@ class GatewayMetrics:
     def refuse_rule(self, reason: str) -> None:
         """Count one record of the rules topic that is not in force."""
         self.rules_refused.labels(reason if reason in (*REASONS, *RULE_REASONS) else OTHER).inc()
+
+    def observe_tables(self, epoch: int, created: int) -> None:
+        """Set the epoch in use, and when it was written, in epoch ms."""
+        self.tables_epoch.set(epoch)
+        self.tables_age.set_function(lambda: time.time() - created / 1000)
+
+    def refuse_table(self, reason: str) -> None:
+        """Count one record of the tables topic, or an epoch, that is not used."""
+        self.tables_refused.labels(reason if reason in (*REASONS, *TABLE_REASONS) else OTHER).inc()
 
     def replica(self, lag: Mapping[int, int], age: Mapping[int, float]) -> None:
         """Set partition -> records, and partition -> seconds."""

@@ -170,9 +170,9 @@ class Job:
             earlier=interest - folds[0],
             moved=effects(folds),
             recent=recent,
-            near=self._terms.neighbours(rows, recent),
+            near=self._terms.neighbours(rows, recent, catalogue.tables),
             texts=self._terms.texts(catalogue.score_items[rows], catalogue.score_items[recent[:, 0]], recent[:, 1]),
-            popularity=self._terms.popularity(rows, state.seq),
+            popularity=self._terms.popularity(rows, state.seq, catalogue.tables),
             rules=_Applying(answered),
             places=self._moves(),
         )

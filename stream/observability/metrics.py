@@ -29,7 +29,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from stream.core.errors import REASONS, RULE_REASONS
+from stream.core.errors import REASONS, RULE_REASONS, TABLE_REASONS
 from stream.core.fencing_log import LeftOut
 from stream.core.messages import BEHAVIOURS
 from stream.core.prequential import JUDGED, KINDS, KNOWN, NEW, Gains
@@ -305,6 +305,16 @@ class Metrics:
         self.rules_refused = self._counter(
             "rules_refused", "Records of the rules topic that were malformed or contradicted another rule", "reason"
         )
+        self.tables_epoch = self._gauge(
+            "tables_epoch", "Epoch of the tables that slates are scored with; 0 for the bundle's own"
+        )
+        self.tables_age = self._gauge(
+            "tables_age_seconds", "Seconds since that epoch was written; NaN for the bundle's own tables"
+        )
+        self.tables_age.set(float("nan"))
+        self.tables_refused = self._counter(
+            "tables_refused", "Records of the tables topic that were malformed, and epochs that are not used", "reason"
+        )
         self.reissued = self._counter(
             "reissued_slates", "Slates re-issued because an item that they showed must no longer be shown"
         )
@@ -425,6 +435,14 @@ class Metrics:
         self.rules.labels("in_force").set(len(rules.rules))
         self.rules.labels("refused").set(len(rules.refused))
         self.rules_offset.set(rules.offset)
+
+    def observe_tables(self, epoch: int, created: int) -> None:
+        """Set the epoch in use, and when it was written, in epoch ms."""
+        self.tables_epoch.set(epoch)
+        self.tables_age.set_function(lambda: time.time() - created / 1000)
+
+    def refuse_table(self, reason: str) -> None:
+        self.tables_refused.labels(_of((*REASONS, *TABLE_REASONS), reason)).inc()
 
     def observe_reissues(self, waiting: int, seconds: float) -> None:
         """Set the number of slates that are known to wait, and the age of the oldest change that is not finished."""

@@ -37,6 +37,7 @@ from stream.core.messages import Recommendation, Scored, SourceEvent
 from stream.core.placements import Placement, Views
 from stream.core.rules import RuleSet
 from stream.core.ruling import Ruling, Selections
+from stream.core.score_tables import epoch_of
 from stream.core.state import encode
 from stream.kafka.batch import MicroBatch, Record
 from stream.kafka.producer import Outgoing
@@ -425,7 +426,7 @@ class Pipeline:
                 continue
             replay = bool(user_batch.redelivered) or not user_batch.folded
             for placement, items in zip(self._serving.published, of_user, strict=True):
-                slate = self._slate(user_batch, items, catalogue.offset, rules, now, replay, placement)
+                slate = self._slate(user_batch, items, catalogue, rules, now, replay, placement)
                 value = self._encoder.encode(slate)
                 lists.setdefault((topic, user_batch.partition), []).append(Outgoing(user_batch.user, value))
                 figures.slate("interest", replay)
@@ -435,7 +436,7 @@ class Pipeline:
         self,
         user_batch: UserBatch,
         items: list[Scored],
-        catalogue: int,
+        catalogue: Catalogue,
         rules: RuleSet,
         now: int,
         replay: bool,
@@ -459,7 +460,7 @@ class Pipeline:
                 for topic, offset in zip(self._topics, state.applied, strict=True)
                 if offset >= 0
             },
-            catalogue=catalogue,
+            catalogue=catalogue.offset,
             bundle=self._serving.bundle,
             strategy="interest",
             replay=replay,
@@ -467,6 +468,7 @@ class Pipeline:
             diversity=placement.diversity.strength or UNSET,
             placement=placement.name or UNSET,
             withdrawn=withdrawn,
+            tables=epoch_of(catalogue),
         )
 
     def _safe(self) -> dict[TP, int]:

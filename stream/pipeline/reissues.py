@@ -97,7 +97,7 @@ class ReissueParts:
     published: Sequence[Placement]
     resume: Callable[[bytes, int, bytes], UserBatch]
     rank: Callable[[Sequence[UserBatch], Placement, Catalogue, RuleSet, int], Awaitable[list[list[Scored]]]]
-    slate: Callable[[UserBatch, Placement, list[Scored], int, RuleSet, int, tuple[str, ...]], Recommendation]
+    slate: Callable[[UserBatch, Placement, list[Scored], Catalogue, RuleSet, int, tuple[str, ...]], Recommendation]
     wake: Callable[[], None]
 
 
@@ -403,7 +403,7 @@ class Reissues:
                 if partition not in stamps:
                     stamps[partition] = parts.fence.stamp(partition)
                     lists[topic, partition], noted[partition] = [], []
-                slate = parts.slate(user_batch, one.placement, items, catalogue.offset, rules, now, tuple(taken))
+                slate = parts.slate(user_batch, one.placement, items, catalogue, rules, now, tuple(taken))
                 lists[topic, partition].append(Outgoing(user, self._encoder.encode(slate), stamps[partition]))
                 noted[partition].append((Slot(user, one.placement.name), shown(user_batch, items)))
                 count += 1

@@ -156,6 +156,11 @@ class Settings(BaseSettings):
     diversity_candidates: int = Field(
         100, ge=1, le=1000, description="how many of the best items are re-ranked; never fewer than a slate has"
     )
+    tables: Literal["bundle", "stream"] = Field(
+        "stream",
+        description="where neighbours and popularity in the score come from: the newest epoch of the topic `tables`, and the "
+        "bundle until there is one; or always the bundle",
+    )
     placements: dict[str, Placement] = Field(
         {},
         description="[placements](placements.md), as JSON: name -> `size`, `filter`, `diversity`, `filter_seen`, as far as they "
@@ -419,6 +424,10 @@ class Settings(BaseSettings):
     @property
     def forgotten_topic(self) -> str:
         return self.prefix + "forgotten"
+
+    @property
+    def tables_topic(self) -> str:
+        return self.prefix + "tables"
 
     @property
     def changelog_topic(self) -> str:

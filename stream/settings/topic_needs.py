@@ -188,6 +188,22 @@ KINDS: Final = (
         single=True,
     ),
     Kind(
+        "tables",
+        lambda settings: (settings.tables_topic,),
+        "1",
+        (
+            _one_of(
+                "cleanup.policy",
+                ("compact",),
+                "Every start reads the newest epoch from this topic. Retention would remove the rows of items that rest.",
+            ),
+            _stamped(),
+            _at_least("max.message.bytes", MIN_OUTPUT, MIB, "A batch of rows must fit."),
+            _in_sync(),
+        ),
+        single=True,
+    ),
+    Kind(
         "recommendations",
         lambda settings: (settings.recommendations_topic,),
         "as the sources",

@@ -52,6 +52,7 @@ def exposed() -> set[str]:
     metrics.observe_batch(figures)
     metrics.reject_item("missing_field")
     metrics.refuse_rule("contradiction")
+    metrics.refuse_table("incomplete")
     metrics.use_bundle("b", "m")
     metrics.use_provider("cpu", "cpu")
     metrics.use_version("1")
@@ -70,6 +71,7 @@ def gateway_metrics() -> GatewayMetrics:
     gateway.catalogue_items.labels("live")
     gateway.observe_rules(NO_RULES)
     gateway.refuse_rule("contradiction")
+    gateway.refuse_table("incomplete")
     return gateway
 
 
@@ -145,6 +147,7 @@ def test_metrics_page_lists_exactly_the_metrics_with_type_and_labels() -> None:
     metrics.observe_batch(figures)
     metrics.reject_item("missing_field")
     metrics.refuse_rule("contradiction")
+    metrics.refuse_table("incomplete")
     metrics.observe_lag({"clicks": (0, 0.0)})
     metrics.observe_undecided({"clicks": 0})
     metrics.use_bundle("b", "m")

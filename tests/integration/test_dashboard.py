@@ -44,7 +44,7 @@ def prometheus(kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFacto
     settings = with_own_topics(kafka.bootstrap, bundles=bundles)
     events = Events(settings)
     events.send_items([*(f"item-{number}" for number in range(1, 51)), *(f"i{number}" for number in range(25))])
-    for topic in (settings.items_topic, settings.rules_topic):
+    for topic in (settings.items_topic, settings.rules_topic, settings.tables_topic):
         events.producer.send(topic, key=b"bad", value=b"{")
     folder = tmp_path_factory.mktemp("dashboard")
     worker = WorkerProcess(settings, folder).start()

@@ -21,11 +21,13 @@ from stream.core.fencing_log import CLAIM_KEY, Claim, encode, stamp
 from stream.core.fold import advance, apply_events
 from stream.core.keys import LONG
 from stream.core.messages import NAN, SourceEvent
+from stream.core.tables import CLOSED_KEY, encode_closed, encode_row, row_key
 from stream.gateway.items import ItemCatalogue
 from stream.inference.bundle import Bundle, current, load
 from stream.inference.models import Models, open_models
 from stream.settings import Settings
 from stream.settings import load as load_settings
+from tests.epochs import closed, row
 from tests.unit.synthetic import Lists
 
 TOPICS = ("clicks", "ratings", "comments")
@@ -67,7 +69,7 @@ def record(bundle: Bundle, models: Models, *items: int) -> bytes:
 
 @pytest.fixture
 def log(settings: Settings, bundle: Bundle, models: Models) -> Log:
-    found = Log([settings.items_topic, settings.rules_topic, settings.changelog_topic], 2)
+    found = Log([settings.items_topic, settings.rules_topic, settings.tables_topic, settings.changelog_topic], 2)
     for number in range(1, 41):
         name = f"item-{number}"
         item = {"item": name, "title": f"[Title] {number}", "available": number != 9}
@@ -118,6 +120,25 @@ def test_rules(log: Log, settings: Settings) -> None:
     seen = explain(log, settings, "ann", "item-1")
     assert [one.rule for one in seen.explanation.boosts] == ["more"]
     assert seen.explanation.parts.rules == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_it_explains_with_the_newest_tables(log: Log, settings: Settings) -> None:
+    """Of the user's choices, item-3 has got a neighbour far away; the others have none any more."""
+    before = explain(log, settings, "ann", "item-35")
+    assert (before.tables, before.explanation.neighbours) == (None, [])
+    rows = [row("item-3", {"item-35": 4}), row("item-35")]
+    for number in (1, 2):
+        for one in rows:
+            log.append(settings.tables_topic, 0, row_key(one.item), encode_row(one))
+        log.append(settings.tables_topic, 0, CLOSED_KEY, encode_closed(closed(rows, number)))
+    found = explain(log, settings, "ann", "item-35")
+    assert found.tables == 2
+    assert [one.item for one in found.explanation.neighbours] == ["item-3"]
+    parts = found.explanation.parts
+    assert parts.neighbours == pytest.approx(0.5 * 4 / (2 + 1), abs=1e-4)
+    assert parts.interest + parts.neighbours + parts.popularity == pytest.approx(found.score, abs=1e-4)
+    kept = explain(log, settings.model_copy(update={"tables": "bundle"}), "ann", "item-35")
+    assert (kept.tables, kept.score) == (None, before.score)
 
 
 def test_diversity(log: Log, settings: Settings) -> None:

@@ -77,10 +77,9 @@ class Case:
         applied, named = self._pipeline(settings), self._pipeline(self.settings)
         rules = self.rules if rules is None else rules
         items = applied._rank(self.users, catalogue.snapshot, rules, NOW)
-        offset = catalogue.snapshot.offset
         at = self.settings.published_in_order.index(placement)
         slates = [
-            named._slate(user, one[at], offset, self.rules, NOW, False, named._serving.published[at])
+            named._slate(user, one[at], catalogue.snapshot, self.rules, NOW, False, named._serving.published[at])
             for user, one in zip(self.users, items, strict=True)
         ]  # fmt: skip
         return [json.loads(msgspec.json.encode(slate)) for slate in slates]
@@ -370,7 +369,7 @@ def test_strength_0_without_rules_is_the_order_of_the_scores_bit_by_bit(
             return getattr(models, name)
 
         def score(self, *inputs: Any) -> Any:
-            asked.append(inputs[-1])
+            asked.append(inputs[6])
             scores, rows = models.score(*inputs)
             self.expected = [
                 [

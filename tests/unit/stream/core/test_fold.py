@@ -29,6 +29,7 @@ from stream.core.fold import UserBatch, advance, apply_events, rank, rounded
 from stream.core.messages import CLICK, COMMENT, NAN, RATING, Scored, SourceEvent
 from stream.core.rules import RuleBook
 from stream.core.ruling import Ruling, Selections
+from stream.core.score_tables import ScoreTables
 from stream.core.state import MAX_SEEN, item_hash
 
 TOPICS = ("clicks", "ratings", "comments")
@@ -56,7 +57,7 @@ class CountingModels:
 
     def score(
         self, h: np.ndarray, items: np.ndarray, bias: np.ndarray, hidden: np.ndarray, recent: np.ndarray,
-        count: np.ndarray, k: int,
+        count: np.ndarray, k: int, tables: ScoreTables | None,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         self.asked.append((recent.tolist(), count.tolist()))
         scores = np.tile(-np.arange(len(items), dtype=np.float32), (len(h), 1)) + bias
@@ -68,6 +69,7 @@ class CountingModels:
 @dataclass
 class FixedCatalogue:
     offset: int = 7
+    tables: ScoreTables | None = None
     names: tuple[str, ...] = ("", "a", "b", "c", "d")
     items: np.ndarray = field(default_factory=lambda: np.repeat(np.arange(5, dtype=np.float32)[:, None], 2, axis=1))
     bias: np.ndarray = field(default_factory=lambda: np.array([-np.inf, 0, 0, 0, 0], np.float32))
@@ -384,9 +386,9 @@ class Hiding(CountingModels):
 
     hidden = np.empty((0, 2), np.int64)
 
-    def score(self, h, items, bias, hidden, recent, count, k):  # type: ignore[no-untyped-def]
+    def score(self, h, items, bias, hidden, recent, count, k, tables):  # type: ignore[no-untyped-def]
         self.hidden = hidden
-        return super().score(h, items, bias, hidden, recent, count, k)
+        return super().score(h, items, bias, hidden, recent, count, k, tables)
 
 
 class Spy:
@@ -401,7 +403,7 @@ class Spy:
     def step(self, rows: InputRows, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return h, c
 
-    def score(self, h, items, bias, hidden, recent, count, k):  # type: ignore[no-untyped-def]
+    def score(self, h, items, bias, hidden, recent, count, k, tables):  # type: ignore[no-untyped-def]
         self.asked, self.recent = k, recent
         order = np.argsort(-self.scores, kind="stable")[:k]
         return np.tile(self.scores[order], (len(h), 1)), np.tile(order, (len(h), 1))

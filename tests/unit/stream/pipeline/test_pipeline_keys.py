@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from aiokafka.partitioner import murmur2 as kafka_hash
 from msgspec import UNSET
 
+from stream.catalogue.catalogue import Catalogue
 from stream.core.decoder import EventDecoder
 from stream.core.diversity import Diversity
 from stream.core.errors import RecordError, SettingsError
@@ -19,9 +22,11 @@ from stream.core.keys import FORMS, JSON, LONG, UTF8, key_of
 from stream.core.messages import CLICK, SourceEvent
 from stream.core.placements import Placement
 from stream.core.rules import NO_RULES
+from stream.core.score_tables import ScoreTables
 from stream.pipeline.parts import PipelineParts
 from stream.pipeline.pipeline import Pipeline
 from stream.settings import load
+from tests.unit.stream.catalogue.test_catalogue import Tower, bundle
 from tests.unit.synthetic import NOW
 
 SCALE = (0.5, 5.0)
@@ -111,10 +116,14 @@ def test_a_slate_names_the_user_as_its_event_does(form: str) -> None:
     state = SimpleNamespace(chain=bytes(16), seq=1, applied=(3, -1, -1))
     event = decode(form, key_of("42", form), "42")
     batch: Any = SimpleNamespace(user=event.user, partition=event.partition, state=state, folded=[event])
-    slate = pipeline._slate(batch, [], -1, NO_RULES, NOW, False, Placement("", 10, None, PLAIN, True))
-    assert slate.rules is slate.diversity is slate.placement is UNSET
-    cart = pipeline._slate(batch, [], -1, NO_RULES, NOW, False, Placement("cart", 10, None, Diversity(0.5), True))
+    snapshot = Catalogue(bundle(), Tower()).snapshot
+    slate = pipeline._slate(batch, [], snapshot, NO_RULES, NOW, False, Placement("", 10, None, PLAIN, True))
+    assert slate.rules is slate.diversity is slate.placement is slate.tables is UNSET
+    tables = ScoreTables(7, np.zeros((1, 0), np.int32), np.zeros((1, 0), np.float32), np.zeros(1, np.float32))
+    learnt = replace(snapshot, tables=tables)
+    assert pipeline._slate(batch, [], learnt, NO_RULES, NOW, False, Placement("", 10, None, PLAIN, True)).tables == 7
+    cart = pipeline._slate(batch, [], snapshot, NO_RULES, NOW, False, Placement("cart", 10, None, Diversity(0.5), True))
     assert (cart.diversity, cart.placement) == (0.5, "cart")
     assert (slate.user, slate.events) == ("42", [("clicks", event.partition, 3)])
-    again = pipeline._slate(batch, [], -1, NO_RULES, NOW, False, Placement("", 10, None, PLAIN, True), ("a",))
+    again = pipeline._slate(batch, [], snapshot, NO_RULES, NOW, False, Placement("", 10, None, PLAIN, True), ("a",))
     assert msgspec.json.encode(again) == msgspec.json.encode(msgspec.structs.replace(slate, withdrawn=("a",)))

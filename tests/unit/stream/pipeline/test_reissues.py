@@ -116,13 +116,13 @@ class Worker:
             user: UserBatch,
             placement: Placement,
             items: list[Scored],
-            catalogue: int,
+            catalogue: Any,
             rules: RuleSet,
             now: int,
             withdrawn: tuple[str, ...],
         ) -> Recommendation:
             return Recommendation(
-                user.user.decode(), "s", user.state.seq, user.state.chain.hex(), items, now, -1, [], {}, catalogue, "b",
+                user.user.decode(), "s", user.state.seq, user.state.chain.hex(), items, now, -1, [], {}, catalogue.offset, "b",
                 "interest", False, placement=placement.name or UNSET, withdrawn=withdrawn,
             )  # fmt: skip
 
