@@ -34,7 +34,7 @@ from stream.core.fencing_log import CLAIM_KEY
 from stream.core.fold import UserBatch, advance, apply_events, input_rows, rank
 from stream.core.messages import SourceEvent
 from stream.core.ruling import Selection, select
-from stream.core.score_tables import ScoreTables
+from stream.core.score_tables import ScoreTables, epoch_of
 from stream.core.state import Interest, is_redelivered
 from stream.inference.models import Models
 from stream.kafka.batch import MicroBatch
@@ -234,6 +234,46 @@ def forgets_texts(settings: Settings) -> None:
         return replace(found, score_items=bare)
 
     patch(Catalogue, "_snap", mutant)
+
+
+def names_epochs_to_come(settings: Settings) -> None:
+    """Slates name an epoch of the tables that does not exist yet."""
+    patch(pipeline, "epoch_of", lambda catalogue: 1000 + (epoch_of(catalogue) or 0))
+
+
+def goes_back_to_old_tables(settings: Settings) -> None:
+    """One slate in ten is of the first epoch that the worker has used, and names it."""
+    first: dict[str, ScoreTables] = {}
+    numbers = count(1)
+
+    def mutant(self: Pipeline, batches: Any, catalogue: Any, *rest: Any) -> Any:
+        return rank_all(self, batches, older(catalogue), *rest)
+
+    def slates(self: Pipeline, batches: Any, found: Any, catalogue: Any, *rest: Any) -> Any:
+        return make(self, batches, found, going.get("on", catalogue), *rest)
+
+    def older(catalogue: Any) -> Any:
+        if epoch_of(catalogue):
+            first.setdefault("epoch", catalogue.tables)
+            if next(numbers) % 3 == 0:
+                catalogue = replace(catalogue, tables=first["epoch"])
+        going["on"] = catalogue
+        return catalogue
+
+    going: dict[str, Any] = {}
+    rank_all, make = Pipeline._rank, Pipeline._slates
+    patch(Pipeline, "_rank", mutant)
+    patch(Pipeline, "_slates", slates)
+
+
+def scores_with_its_own_tables(settings: Settings) -> None:
+    """Scores are those of the bundle's own tables, whatever the slates name."""
+    score = Models.score
+
+    def mutant(self: Models, *inputs: Any) -> Any:
+        return score(self, *inputs[:7])
+
+    patch(Models, "score", mutant)
 
 
 def drifts(settings: Settings) -> None:
@@ -496,7 +536,8 @@ MUTANTS: dict[str, Callable[[Settings], None]] = {
     mutant.__name__: mutant
     for mutant in (
         unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first,
-        forgets_seen, muddles_recent, muddles_action, feeds_no_action, forgets_texts, drifts, misranks, misleads, erases,
+        forgets_seen, muddles_recent, muddles_action, feeds_no_action, forgets_texts, names_epochs_to_come,
+        goes_back_to_old_tables, scores_with_its_own_tables, drifts, misranks, misleads, erases,
         overclaims,
         reissues_without_reason, reissues_under_an_old_epoch, reissues_too_little,
         lets_withdrawn_items_stand,

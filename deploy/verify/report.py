@@ -10,14 +10,15 @@ MOST_LISTED = 100
 """Violations listed in full; the others are counted only."""
 
 Kind = Literal[
-    "applied", "chain", "claim", "commit", "dead-letter", "double", "foreign", "forged-claim", "fork", "gap",
+    "applied", "chain", "claim", "commit", "dead-letter", "double", "epoch-stale", "epoch-unknown",
+    "foreign", "forged-claim", "fork", "gap",
     "invalid-applied", "ledger", "lost", "numbers", "order", "phantom", "ranking", "reissue", "slate", "slate-applied",
     "slate-chain", "slate-events", "slate-state", "slate-withdrawn", "stale", "state", "store", "uncovered", "unreported",
     "valid-dead-letter",
 ]  # fmt: skip
 """Which promise is broken. docs/verify.md says what each means."""
 
-NoteKind = Literal["deleted", "exposed", "lost-rules", "other-model", "outside", "quiet", "undecided"]
+NoteKind = Literal["deleted", "exposed", "lost-rules", "lost-tables", "other-model", "outside", "quiet", "undecided"]
 """What is shown although it breaks no promise."""
 
 

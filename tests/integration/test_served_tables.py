@@ -1,4 +1,4 @@
-"""Tables from the stream on a real broker: workers and gateways follow the epochs, slates name them."""
+"""Tables from the stream on a real broker: workers and gateways follow the epochs, slates name them, verify checks them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from deploy.verify import Report, Scope, run
 from stream.core.tables import CLOSED_KEY, row_key
 from stream.settings import Settings
 from tests.epochs import Epochs, row
@@ -45,6 +46,9 @@ class Shop:
             self.events.put(*self.events.one(user=user, kind="click", item=item))
         self.events.producer.flush()
         all_committed(self.settings, worker)
+
+    def verify(self, bundles: Path) -> Report:
+        return run(self.settings, wait=30, scope=Scope(bundle=bundles, users=0))
 
     def slates(self) -> list[dict[str, Any]]:
         return [one for one in slates(self.settings) if one["user"] != "*"]
@@ -112,6 +116,9 @@ def test_a_worker_and_a_gateway_follow_the_epochs(shop: Shop, bundles: Path, tmp
         for slate in shop.newest():
             assert slate["tables"] == 3
             assert "item-20" in names(slate)
+        report = shop.verify(bundles)
+        assert (report.exit_code, report.violations, report.notes) == (0, [], [])
+        assert report.ranked >= 4 * USERS
     finally:
         gateway.close()
         worker.close()
@@ -137,5 +144,38 @@ def test_a_closing_record_that_is_malformed_keeps_the_epoch(shop: Shop, bundles:
         assert worker.metric("freshet_tables_epoch") == 1
         assert near_new(shop.epochs, 3) == 2
         until(lambda: worker.metric("freshet_tables_epoch") == 2, 30, "the next one is used")
+    finally:
+        worker.close()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("mutant", "kind", "message"),
+    [
+        ("names_epochs_to_come", "epoch-unknown", "of the tables, but the newest is 2"),
+        (
+            "goes_back_to_old_tables",
+            "epoch-stale",
+            "it names epoch 1 of the tables, but the same worker named epoch 2 before",
+        ),
+        ("scores_with_its_own_tables", "ranking", "but it scores"),
+    ],
+)
+def test_a_mutant_is_red_by_name(
+    shop: Shop, bundles: Path, tmp_path: Path, mutant: str, kind: str, message: str
+) -> None:
+    worker = WorkerProcess(shop.settings, tmp_path, bundles=bundles, mutant=mutant)
+    try:
+        near_new(shop.epochs)
+        worker.start().wait_ready()
+        shop.live(worker)
+        near_new(shop.epochs, 3)
+        until(lambda: worker.metric("freshet_tables_epoch") == 2, 30, "the worker uses epoch 2")
+        for item in range(4, 16):
+            shop.live(worker, f"item-{item}")
+        assert worker.terminate() == 0
+        report = shop.verify(bundles)
+        assert set(report.kinds) == {kind}, report.violations
+        assert any(message in one.message for one in report.violations), report.violations
     finally:
         worker.close()

@@ -9,6 +9,7 @@ This is expensive, so only a sample of users is checked: those whose keys have t
 
     events         what a step reads of one event
     items          which items were live at an offset of the items topic
+    epochs         the tables of the epochs that slates name
     sample         the records of the sampled users
     context        what both checks below use
     states         states computed again

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from deploy.verify.keys import Keys
+from deploy.verify.recompute.epochs import Epochs
 from deploy.verify.recompute.items import Items
 from deploy.verify.recompute.rules import RulesThen
 from deploy.verify.report import Kind, Report, Violation
@@ -30,6 +31,8 @@ class Context:
         other_slates: Number of slates of another bundle.
         rules: Offset in the rules topic -> the rules there, for each that a slate names.
         lost_rules: Number of slates whose rules are no longer known.
+        epochs: The epochs of the tables that slates name.
+        lost_tables: Number of slates whose epoch is no longer known.
     """
 
     bundle: Bundle
@@ -42,6 +45,8 @@ class Context:
     other_slates: int = 0
     rules: dict[int, RulesThen] = field(default_factory=dict)
     lost_rules: int = 0
+    epochs: Epochs = field(default_factory=Epochs)
+    lost_tables: int = 0
 
     def fits(self, state: Interest) -> bool:
         """Return whether h and c have the bundle's size."""
@@ -59,6 +64,12 @@ class Context:
                 "records were compacted away, so these slates cannot be judged"
             )
             self.report.note(Violation("lost-rules", message))
+        if self.lost_tables:
+            message = (
+                f"{self.lost_tables} slates name epochs of which the topic {self.settings.tables_topic} no longer has all rows: "
+                "later epochs have replaced them, so these slates are not recomputable"
+            )
+            self.report.note(Violation("lost-tables", message))
         if self.other_states or self.other_slates:
             message = (
                 f"{self.other_states} states and {self.other_slates} slates come from another model or bundle than bundle "

@@ -7,6 +7,7 @@ from pathlib import Path
 from deploy.clients.log_reader import Log, Span, TopicPartition
 from deploy.verify.accepted_settings import Setting
 from deploy.verify.recompute.context import Context
+from deploy.verify.recompute.epochs import follow as follow_epochs
 from deploy.verify.recompute.items import Items
 from deploy.verify.recompute.rules import follow
 from deploy.verify.recompute.sample import Sample, decoded, parsed
@@ -73,6 +74,9 @@ class Recomputation:
         settings = self._context.settings
         at = {slate["rules"] for slate in shown if "rules" in slate}
         self._context.rules = follow(self._log, settings.rules_topic, at, settings.key) if at else {}
+        named = {slate["tables"] for slate in shown if "tables" in slate}
+        if named:
+            self._context.epochs = follow_epochs(self._log, settings.tables_topic, named)
         self._context.items.keep_bodies = bool(at) or any(one.filter for one in settings.placements.values())
         live = self._context.items.follow(self._log, self._context.settings.items_topic, wanted)
         check_states, check_slates = States(self._context), Slates(self._context)
@@ -81,4 +85,5 @@ class Recomputation:
         for user, states, slates in users:
             check_states.check(user, states, live)
             check_slates.check(user, states, slates, live)
+        check_slates.check_order()
         self._context.note_others()

@@ -43,6 +43,7 @@ class SampledUser:
         slates: Records of the recommendations topic.
         controls: (topic index, offset) of the control records that have emptied the state.
         holes: Whether states of the partition are gone from the changelog.
+        claims: Offset of a state -> epoch of its writer's claim.
     """
 
     key: bytes
@@ -52,6 +53,7 @@ class SampledUser:
     slates: list[StoredRecord] = field(default_factory=list)
     holes: bool = False
     controls: set[tuple[int, int]] = field(default_factory=set)
+    claims: dict[int, int] = field(default_factory=dict)
 
 
 class Sample:
@@ -131,6 +133,7 @@ class Sample:
                 and (found := users.get(record.key or b""))
             ):
                 found.states.append(StoredRecord(record.offset, record.value))
+                found.claims[record.offset] = fencing.current
 
 
 def _event(behaviour: int, record: Record, envelope: Setting[str]) -> Event:

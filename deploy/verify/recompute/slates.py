@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -14,6 +14,7 @@ from deploy.verify.keys import ANYONE_KEY
 from deploy.verify.recent_events import recents
 from deploy.verify.recompute.context import Context
 from deploy.verify.recompute.diversity import Pool, Walk, wrong_place
+from deploy.verify.recompute.epochs import Made, gone_back
 from deploy.verify.recompute.events import COMMENT
 from deploy.verify.recompute.filters import holds
 from deploy.verify.recompute.items import LiveItems
@@ -21,6 +22,7 @@ from deploy.verify.recompute.reissues import without_reason
 from deploy.verify.recompute.rules import Effect, Reranking, Rules, Viewer, choices, effect, misplaced
 from deploy.verify.recompute.sample import SampledUser, Slate
 from stream.core.features import UNKNOWN
+from stream.core.score_tables import ScoreTables
 from stream.core.state import MAX_SEEN, Interest, Recent
 from stream.settings import DEFAULT_PLACEMENT, Placement, placement_of
 
@@ -29,6 +31,22 @@ NEAR = 1e-3
 
 ENOUGH = 20
 """Times the slate's size: more items are scored only if one of the slate is not found."""
+
+
+class Feed(NamedTuple):
+    """What the score graph reads besides h and the items.
+
+    Attributes:
+        seen: int64 [S, 2], rows that must not appear.
+        recent: int64 [R, 3], rows of the last choices.
+        count: int64 [1], the number of events.
+        tables: Those of the slate's epoch; None for the bundle's own.
+    """
+
+    seen: Any
+    recent: Any
+    count: Any
+    tables: ScoreTables | None
 
 
 def _size(placement: Placement) -> int:
@@ -43,6 +61,7 @@ class Slates:
         self._report = context.report
         self._effects: dict[tuple[int, str, int, tuple[str, ...], bool], Effect] = {}
         self._views: dict[tuple[int, str], LiveItems] = {}
+        self._made: list[Made] = []
         settings = context.settings
         self._placements = {name: placement_of(settings, name) for name in settings.placement_names}
 
@@ -59,9 +78,16 @@ class Slates:
         `applied` are preferred, and the slate is right if it fits one of them.
         """
         by_chain: dict[str, list[Interest]] = {}
-        for _, state in states:
+        claims: dict[str, int] = {}
+        for offset, state in states:
             by_chain.setdefault(state.chain.hex(), []).append(state)
+            claims.setdefault(state.chain.hex(), user.claims.get(offset, 0))
         for offset, slate in slates:
+            if (
+                slate["events"] and not slate["replay"] and slate["chain"] in claims
+            ):  # by the worker that folded its events
+                made = user.partition, claims[slate["chain"]], offset, slate.get("tables", 0), user.key, slate["seq"]
+                self._made.append(Made(*made))
             known = by_chain.get(slate["chain"])
             if known is None or slate["strategy"] != "interest":
                 continue  # deploy.verify.slates reports it
@@ -75,6 +101,8 @@ class Slates:
             placement = self._placements.get(slate.get("placement", DEFAULT_PLACEMENT))
             if placement is None:
                 continue  # deploy.verify.slates reports it
+            if not self._is_tabled(user, offset, slate):
+                continue
             self._report.ranked += 1
             items = self._view(slate, live[slate["catalogue"]], placement)
             if "withdrawn" in slate:
@@ -86,7 +114,7 @@ class Slates:
                     wrong = self._misruled(state, items, slate, viewer, placement)
                 else:
                     strength = float(slate.get("diversity", 0.0))
-                    wrong = self._misranked(state, items, slate["items"], strength, placement)
+                    wrong = self._misranked(state, items, slate, strength, placement)
                 if not wrong:
                     break
             if wrong and self._lost(slate):
@@ -96,6 +124,28 @@ class Slates:
                 self._report.numbers_unverifiable += 1
             elif wrong:
                 self._add(wrong, user.key, slate["seq"], user.partition, offset)
+
+    def check_order(self) -> None:
+        """Check that no worker has gone back to an older epoch of the tables. Called once all slates were checked."""
+        for slate, newest in gone_back(self._made):
+            message = f"it names epoch {slate.tables} of the tables, but the same worker named epoch {newest} before"
+            position = self._context.settings.recommendations_topic, slate.partition, slate.offset
+            self._context.add("epoch-stale", message, slate.key, slate.seq, position)
+
+    def _is_tabled(self, user: SampledUser, offset: int, slate: Slate) -> bool:
+        """Return whether the tables that a slate names are known; report it if it cannot have been made with them."""
+        if "tables" not in slate:
+            return True
+        epochs = self._context.epochs
+        if wrong := epochs.impossible(slate["tables"], slate["time"]):
+            position = self._context.settings.recommendations_topic, user.partition, offset
+            self._context.add("epoch-unknown", wrong, user.key, slate["seq"], position)
+            return False
+        if slate["tables"] in epochs.found:
+            return True
+        self._context.lost_tables += 1
+        self._report.numbers_unverifiable += 1
+        return False
 
     def _check_reason(self, user: SampledUser, offset: int, slate: Slate, live: LiveItems) -> None:
         """Check that the items which a re-issued slate names as withdrawn could no longer be shown."""
@@ -170,7 +220,7 @@ class Slates:
 
     def _misruled(self, state: Interest, live: LiveItems, slate: Slate, viewer: Viewer, placement: Placement) -> str:
         """Return what is wrong with a slate under its rules; "" if it fits those of one moment before it was sent."""
-        feed = self._feed(state, live, placement)
+        feed = self._feed(state, live, placement, slate)
         seen = {self._context.items.names[row] for _, row in feed[0].tolist()}
         wrong = ""
         for rules in choices(self._context.rules[slate["rules"]], viewer):
@@ -267,11 +317,10 @@ class Slates:
         exact = [state for state in mine if sorted(offset for offset in state.applied if offset >= 0) == applied]
         return [state for state in exact or mine if self._context.fits(state)]
 
-    def _misranked(
-        self, state: Interest, live: LiveItems, items: list[dict[str, Any]], strength: float, placement: Placement
-    ) -> str:
+    def _misranked(self, state: Interest, live: LiveItems, slate: Slate, strength: float, placement: Placement) -> str:
         """Return what is wrong with a slate of this strength of diversity; "" if nothing is."""
-        feed = self._feed(state, live, placement)
+        items = slate["items"]
+        feed = self._feed(state, live, placement, slate)
         size, candidates = _size(placement), self._candidates(placement)
         best: dict[str, float] = {}
         for k in (max(ENOUGH * size, 2 * candidates if strength else 0), len(live.matrix)):
@@ -311,18 +360,24 @@ class Slates:
             f"{short:g}; the setting diversity_candidates must be the workers'"
         )
 
-    def _feed(self, state: Interest, live: LiveItems, placement: Placement) -> tuple[Any, Any, Any]:
-        """Return what the score graph reads besides h and the items: seen rows, recent rows, and the number of events."""
+    def _feed(self, state: Interest, live: LiveItems, placement: Placement, slate: Slate) -> Feed:
+        """Return what the score graph reads besides h and the items."""
         recent = recents(state.recent)
         seen = np.frombuffer(state.seen, np.uint32)
         if len(seen) >= MAX_SEEN:
             seen = np.union1d(seen, np.array([crc32(event.item.encode()) for event in recent], np.uint32))
         hidden = self._context.items.named(seen, len(live.matrix)) if placement.filter_seen else []
         chosen = self._chosen(recent, live)[: self._context.models.last]
-        return (
+        tables, number = None, slate.get("tables", 0)
+        if number:
+            tables = self._context.epochs.over(
+                number, slate["catalogue"], lambda item: self._context.items.row(live, item), len(live.matrix)
+            )
+        return Feed(
             np.array([(0, row) for row in hidden], np.int64).reshape(-1, 2),
             np.array([(0, row, age) for age, row in enumerate(chosen)], np.int64).reshape(-1, 3),
             np.array([state.seq], np.int64),
+            tables,
         )
 
     def _chosen(self, recent: list[Recent], live: LiveItems) -> list[int]:
@@ -337,9 +392,12 @@ class Slates:
             and (row := self._context.items.row(live, event.item)) != UNKNOWN
         ]
 
-    def _best(self, state: Interest, live: LiveItems, feed: tuple[Any, Any, Any], k: int) -> dict[str, float]:
+    def _best(self, state: Interest, live: LiveItems, feed: Feed, k: int) -> dict[str, float]:
         """Return the k best items -> their scores, best first."""
-        scores, order = self._context.models.score(state.h[None], live.score_items, live.bias, *feed, k)
+        seen, recent, count, tables = feed
+        scores, order = self._context.models.score(
+            state.h[None], live.score_items, live.bias, seen, recent, count, k, tables
+        )
         pairs = zip(order[0].tolist(), scores[0].tolist(), strict=True)
         return {self._context.items.names[row]: score for row, score in pairs if not math.isinf(score)}
 

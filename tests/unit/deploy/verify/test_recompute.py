@@ -1,7 +1,7 @@
 """`freshet verify --bundle` after a change of the bundle: each state and slate is judged by its own model, or left out.
 
 The models are made up: a step adds the model's gain and the number of the action to h and c, an item scores its row times the
-gain, plus h.
+gain, plus h and the epoch of the tables.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from deploy.verify.recompute import recomputation
 from stream.core import state as state_module
 from stream.core.features import NUMBERS
 from stream.core.messages import SourceEvent
-from tests.unit.synthetic import World, partition_of
+from stream.core.tables import CLOSED_KEY, encode_closed, encode_row, row_key
+from tests.epochs import closed
+from tests.epochs import row as table_row
+from tests.unit.synthetic import NOW, World, partition_of
 
 ALICE = "alice"
 HOME = partition_of(ALICE)
@@ -55,9 +58,12 @@ class Models:
         more = self.gain + rows.action[0]
         return (h + more).astype(np.float16), (c + more).astype(np.float16)
 
-    def score(self, h: Any, matrix: Any, bias: Any, seen: Any, chosen: Any, seq: Any, k: int) -> tuple[Any, Any]:
+    def score(
+        self, h: Any, matrix: Any, bias: Any, seen: Any, chosen: Any, seq: Any, k: int, tables: Any
+    ) -> tuple[Any, Any]:
         assert h.shape == (1, self.width)
-        scores = (np.arange(len(bias)) * self.gain + float(h[0, 0]) + bias).astype(np.float32)
+        more = 0 if tables is None else tables.epoch
+        scores = (np.arange(len(bias)) * self.gain + float(h[0, 0]) + bias + more).astype(np.float32)
         scores[seen[:, 1]] = -np.inf
         order = np.argsort(-scores, kind="stable")[:k]
         return scores[order][None], order[None]
@@ -83,6 +89,7 @@ class Worker(World):
         super().__init__()
         self.bundle = "A"
         self.reads_actions = True
+        self.tables = 0
         rows = [json.dumps({"item": f"item-{row}", "title": "t"}).encode() for row in range(1, ITEMS + 1)]
         self.log.topics[self.settings.items_topic] = [[], []]
         for row, value in enumerate(rows, start=1):
@@ -113,9 +120,11 @@ class Worker(World):
             self.write(user, HOME, state_module.encode(state))
         seen = {int(one) for one in state.seen_hashes()}
         left = [row for row in range(ITEMS, 0, -1) if state_module.item_hash(f"item-{row}") not in seen][:10]
-        items = [{"item": f"item-{row}", "score": row * models.gain + float(state.h[0])} for row in left]
+        more = float(state.h[0]) + self.tables
+        items = [{"item": f"item-{row}", "score": row * models.gain + more} for row in left]
+        named = {"tables": self.tables} if self.tables else {}
         self.slate(
-            user, HOME, redelivered or not state.folded, items=items, catalogue=ITEMS - 1, bundle=self.bundle,
+            user, HOME, redelivered or not state.folded, items=items, catalogue=ITEMS - 1, bundle=self.bundle, **named
         )  # fmt: skip
 
     def click(self, item: str, **fields: Any) -> None:
@@ -323,3 +332,89 @@ def test_what_was_compacted_away_does_not_matter_to_a_slate_that_fits(
     del world.log.topics[world.settings.rules_topic][0][1]
     report = judged(world, "A")
     assert (report.violations, report.exit_code, report.notes) == ([], 0, [])
+
+
+def learnt(*named: int, epochs: int = 3) -> Worker:
+    """A worker that names these epochs in its slates, one after the other, and a topic with so many epochs of two rows."""
+    world = Worker()
+    for number, tables in enumerate(named, start=1):
+        world.tables = tables
+        world.click(f"item-{number}")
+    topic = world.settings.tables_topic
+    world.log.topics[topic] = [[], []]
+    for epoch in range(1, epochs + 1):
+        rows = [table_row("item-1", {"item-2": 3}, epoch), table_row("item-2", {"item-1": 1}, epoch)]
+        for one in rows:
+            world.log.append(topic, 0, row_key(one.item), encode_row(one), timestamp=NOW - 1000)
+        world.log.append(topic, 0, CLOSED_KEY, encode_closed(closed(rows, epoch)), timestamp=NOW - 1000)
+    return world
+
+
+def test_slates_are_judged_by_the_epochs_that_they_name(judged: Callable[[Worker, str], Report]) -> None:
+    report = judged(learnt(0, 1, 1, 2, 3), "A")
+    assert (report.violations, report.exit_code, report.ranked, report.notes) == ([], 0, 5, [])
+
+
+def test_a_slate_scored_with_another_epoch_than_it_names_is_red(judged: Callable[[Worker, str], Report]) -> None:
+    world = learnt(1, 2)
+    rows = world.log.topics[world.settings.recommendations_topic][HOME]
+    slate = json.loads(rows[-1].value or b"")
+    rows[-1] = rows[-1]._replace(value=json.dumps(slate | {"tables": 3}).encode())
+    assert judged(world, "A").kinds == {"ranking": 1}
+
+
+def test_a_slate_with_an_epoch_that_was_never_closed_is_red(judged: Callable[[Worker, str], Report]) -> None:
+    report = judged(learnt(1, 4), "A")
+    assert (report.kinds, report.exit_code) == ({"epoch-unknown": 1}, 1)
+    assert report.violations[0].message == "it names epoch 4 of the tables, but the newest is 3"
+    assert judged(learnt(1, epochs=0), "A").kinds == {"epoch-unknown": 1}, "the topic is empty"
+
+
+def test_a_slate_with_an_epoch_that_was_closed_only_later_is_red(judged: Callable[[Worker, str], Report]) -> None:
+    world = learnt(1)
+    rows = world.log.topics[world.settings.tables_topic][0]
+    for at, one in enumerate(rows):
+        rows[at] = one._replace(timestamp=NOW + 60_000)
+    assert judged(world, "A").kinds == {}, "as far as clocks may differ"
+    for at, one in enumerate(rows):
+        rows[at] = one._replace(timestamp=NOW + 60_001)
+    report = judged(world, "A")
+    assert report.kinds == {"epoch-unknown": 1}
+    assert "which was closed 60001 ms after the slate was made" in report.violations[0].message
+
+
+@pytest.mark.parametrize("earlier", [1, 0])
+def test_a_worker_that_goes_back_to_an_older_epoch_is_red(
+    judged: Callable[[Worker, str], Report], earlier: int
+) -> None:
+    report = judged(learnt(1, 3, earlier, 3), "A")
+    assert (report.kinds, report.exit_code) == ({"epoch-stale": 1}, 1)
+    assert (
+        report.violations[0].message
+        == f"it names epoch {earlier} of the tables, but the same worker named epoch 3 before"
+    )
+
+
+def test_another_worker_may_be_behind(judged: Callable[[Worker, str], Report]) -> None:
+    world = Worker()
+    for epoch, tables in ((1, 3), (2, 1), (2, 2)):
+        if epoch == 1 or tables == 1:
+            world.claim(HOME, epoch)
+        world.tables = tables
+        world.click(f"item-{tables}")
+    world.log.topics[world.settings.tables_topic] = learnt().log.topics[world.settings.tables_topic]
+    report = judged(world, "A")
+    assert (report.violations, report.exit_code) == ([], 0)
+
+
+def test_a_slate_whose_epoch_is_compacted_away_is_counted_as_not_recomputable(
+    judged: Callable[[Worker, str], Report],
+) -> None:
+    world = learnt(1, 2, 3)
+    del world.log.topics[world.settings.tables_topic][0][0]  # a row of epoch 1, which epoch 2 replaced
+    del world.log.topics[world.settings.tables_topic][0][4]  # the closing record of epoch 2
+    report = judged(world, "A")
+    assert (report.violations, report.exit_code, report.numbers_unverifiable, report.ranked) == ([], 3, 2, 1)
+    (note,) = report.notes
+    assert note.kind == "lost-tables"
+    assert note.message.startswith("2 slates name epochs of which the topic tables no longer has all rows")
