@@ -189,7 +189,8 @@ class EpochRows:
         except OverflowError:
             raise RecordError("validate", "out_of_range", "near", "a sum is above what a float64 holds") from None
         number = self._number(row.item)
-        numbers = [self._number(other) for other, _ in row.near]
+        known = self._numbers.get
+        numbers = [known(other) or self._number(other) for other, _ in row.near]
         self._make_room(len(numbers))
         self._near[number], self._sums[number] = 0, 0.0
         self._near[number, : len(numbers)], self._sums[number, : len(numbers)] = numbers, sums
