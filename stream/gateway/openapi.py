@@ -79,7 +79,20 @@ def document(routes: Sequence[Route], version: str, *, tokens: bool) -> dict[str
     }
     if tokens:
         found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-    return found
+    whole: dict[str, Any] = _without_booleans(found)
+    return whole
+
+
+def _without_booleans(schema: Any) -> Any:
+    """Return a schema without `"items": false`: `maxItems` beside it says the same, and some programs read objects only."""
+    if isinstance(schema, dict):
+        bounded = len(schema.get("prefixItems", ())) == schema.get("maxItems")
+        return {
+            name: _without_booleans(one)
+            for name, one in schema.items()
+            if not (name == "items" and one is False and bounded)
+        }
+    return [_without_booleans(one) for one in schema] if isinstance(schema, list) else schema
 
 
 def _event(schema: dict[str, Any], name: str) -> dict[str, Any]:

@@ -218,6 +218,28 @@ def test_the_document_says_that_items_may_be_explained() -> None:
     assert explain["schema"] == {"type": "boolean"}
 
 
+class Pairs(msgspec.Struct):
+    scale: tuple[float, float]
+    shares: list[tuple[int, str]]
+
+
+def booleans(schema: Any) -> list[Any]:
+    """The schemas of `items` that are true or false."""
+    if isinstance(schema, dict):
+        own = [schema["items"]] if isinstance(schema.get("items"), bool) else []
+        return own + [found for one in schema.values() for found in booleans(one)]
+    return [found for one in schema for found in booleans(one)] if isinstance(schema, list) else []
+
+
+def test_a_pair_is_described_without_a_schema_that_is_a_boolean() -> None:
+    """schemathesis, for one, calls an answer's schema invalid if its `items` are `false`."""
+    route = Route("GET", "/v1/x", handler, "", "Something.", {200: (Pairs, "it")})
+    found = openapi.document((route,), "1.2.3", tokens=False)
+    assert booleans(found) == []
+    scale = found["components"]["schemas"]["Pairs"]["properties"]["scale"]
+    assert (scale["minItems"], scale["maxItems"], len(scale["prefixItems"])) == (2, 2, 2)
+
+
 def test_the_document_describes_every_route() -> None:
     found = openapi.document(ROUTER.routes, "1.2.3", tokens=True)
     assert set(found["paths"]) == {one.path for one in ROUTER.routes}
