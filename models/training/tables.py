@@ -28,6 +28,7 @@ from models.network.blend import Neighbours, log_popularity
 from models.training.neighbours import DAY, NeighbourSettings
 from models.training.regimes import STREAMED, every
 from stream.core.errors import DataError
+from stream.core.tables import fresh_weight
 from stream.core.tally import SHARE_BITS, WEIGHT_BITS, ForwardDecay, PairShape, whole_weight
 
 HALF_LIVES: Final = (3650, 1095, 365, 90)
@@ -377,11 +378,6 @@ def heaviest(weight: Floats, keep: int) -> Rows:
         return kept
     above, equal = (weight > least).nonzero()[0], (weight == least).nonzero()[0]
     return np.concatenate((above, equal[: keep - len(above)]))
-
-
-def fresh_weight(decay: ForwardDecay, now: int) -> int:
-    """Return g(now), at least 1: before the landmark by so much that it is 0, no sum is above 0 either."""
-    return max(1, decay.weight(now))
 
 
 def live_tables(training: TrainingData, settings: TableSettings) -> LiveTables:
