@@ -1,4 +1,4 @@
-"""The folder that `freshet capture` fills with the source topics, and its reader.
+"""The folder that `freshet capture` fills with the source topics. Its form is in models/data/forms/capture.py.
 
     capture.json                                         what is captured: topics, partitions, rating scale, form of keys
     clicks/partition=0/FIRST-NEXT/day=2026-11-28.parquet events by the day (UTC) of their `time`
@@ -23,12 +23,9 @@ from typing import Any, Final
 import msgspec
 import polars as pl
 
-from models.data.dataset import DataSet, dataset
-from models.data.form import Form, named
-from models.data.source import Source
 from stream.core.errors import DataError, RecordError
 from stream.core.json_body import convert
-from stream.core.messages import SOURCE_TOPICS, Item
+from stream.core.messages import Item
 
 VERSION: Final = 1
 MARK: Final = "capture.json"
@@ -198,34 +195,3 @@ def items(folder: Path) -> list[Item]:
         return [convert(msgspec.json.decode(message), Item) for message in latest.values() if message is not None]
     except (RecordError, msgspec.MsgspecError) as error:
         raise DataError(f"{folder / ITEMS}: {error}") from None
-
-
-def _read(source: Source) -> DataSet:
-    mark = mark_of(source.path)
-    if mark is None:
-        raise DataError(f"{source.path}: {MARK} is missing")
-    frames = [
-        frame.select(
-            "user", "item", pl.lit(behaviour, pl.UInt8).alias("behaviour"), "time",
-            pl.col("value").fill_null(float("nan")),
-            *(pl.col(name).fill_null("") for name in ("text", "scene", "action", "id")),
-        )
-        for behaviour, kind in enumerate(SOURCE_TOPICS)
-        for frame in events(source.path, kind, mark.partitions)
-    ]  # fmt: skip
-    if not frames or not (rows := pl.concat(frames)).height:
-        raise DataError(f"{source.path}: no event is captured yet")
-    return dataset(source.name, rows, items(source.path), source.scale(mark.rating_scale))
-
-
-FORMS: Final[tuple[Form, ...]] = (
-    Form(
-        "freshet's capture",
-        f"{MARK} and the folders clicks, ratings, comments and items that `freshet capture` writes",
-        "your own",
-        "docs/capture.md",
-        lambda source: source.path.is_dir() and MARK in source.files,
-        _read,
-        named(MARK),
-    ),
-)

@@ -15,6 +15,7 @@ from stream.settings import Settings
 from tests.gateway_process import GatewayProcess
 from tests.prometheus import DEPLOY, RULES, Prometheus, binary
 from tests.settings import with_own_topics
+from tests.tally_process import TallyProcess
 from tests.worker_process import Events, WorkerProcess, until
 
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "freshet.json").read_text())
@@ -64,6 +65,9 @@ def prometheus(kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFacto
             events.producer.send(settings.sources[0], key=b"x", value=b"not json")
             asked(gateway, settings)
         events.producer.flush()
+        TallyProcess(settings, folder, bundles=bundles).once()
+        until(lambda: served.query("freshet_tables_epoch == 1"), 30, "the worker has the epoch")
+        until(lambda: served.query("freshet_api_tables_epoch == 1"), 30, "the gateway has the epoch")
         sent = events.sent
         worker.wait_applied(sent, 60)
         until(

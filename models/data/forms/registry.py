@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from models.data import capture
 from models.data.form import Form
 from models.data.forms import (
     amazon_ratings,
+    capture,
     goodreads,
     kuairec,
     lastfm,
