@@ -193,9 +193,8 @@ class Capture:
 
     def _partition(self, kind: str, topic: str, partition: int, span: Span, done: Captured) -> None:
         before = ranges(self._folder, kind, partition)
-        for one in before:
-            if forget := one.content().forget:
-                done.forgotten += self._erase(kind, partition, one, forget)
+        if before and (forget := before[-1].content().forget):  # killed before it was done: no range was made since
+            done.forgotten += self._erase(kind, partition, before[-1], forget)
         at = before[-1].next if before else span.start
         if at > span.end:
             raise LossError(
