@@ -34,6 +34,7 @@ QUIET: Final = {
 }
 """Libraries whose INFO lines our own messages and metrics make redundant. They stay quiet even at our level DEBUG."""
 
+CLIENTS: Final = ("aiokafka", "kafka")
 LIBRARIES: Final = ("aiokafka", "kafka", "faust", "mode", "asyncio")
 REPEAT: Final = 10.0  # seconds between two equal lines of a library
 MOST: Final = 1000  # different lines that are remembered
@@ -81,6 +82,17 @@ class Repeats(logging.Filter):
         return True
 
 
+class Connections(logging.Filter):
+    """Writes a connection that a Kafka client has lost as one sentence. Its traceback shows the client's code only."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, OSError) and record.name.startswith(CLIENTS):
+            record.msg, record.args = f"{record.getMessage()}: {error}", ()
+            record.exc_info = record.exc_text = None
+        return True
+
+
 class JsonFormatter(logging.Formatter):
     """Formats a record as one JSON object, ASCII only: CR, LF, escape sequences and lone surrogates are escaped."""
 
@@ -115,6 +127,7 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(TextFormatter() if stream.isatty() else JsonFormatter())
     handler.addFilter(Repeats())
+    handler.addFilter(Connections())
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

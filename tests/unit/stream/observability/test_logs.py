@@ -82,6 +82,27 @@ def test_an_exception_is_a_field() -> None:
     assert str(line["exception"]).endswith("ValueError: bad\nvalue")
 
 
+@pytest.mark.parametrize(
+    ("logger", "error", "whole"),
+    [
+        ("kafka.net.transport", ConnectionResetError(104, "Connection reset by peer"), False),
+        ("aiokafka.conn", BrokenPipeError(32, "Broken pipe"), False),
+        ("aiokafka.consumer.fetcher", ValueError("a bug"), True),
+        ("freshet.worker", ConnectionResetError(104, "Connection reset by peer"), True),
+    ],
+)
+def test_a_connection_that_a_client_has_lost_is_one_sentence(logger: str, error: Exception, whole: bool) -> None:
+    out = io.StringIO()
+    logs.configure("INFO", out)
+    try:
+        raise error
+    except type(error):
+        logging.getLogger(logger).exception("%s: 100 %% lost", "a connection")
+    (line,) = lines(out)
+    assert ("exception" in line) is whole
+    assert line["message"] == "a connection: 100 % lost" + ("" if whole else f": {error}")
+
+
 def test_fields_cannot_pretend_to_be_the_frame() -> None:
     out = io.StringIO()
     logs.configure("INFO", out)
