@@ -19,7 +19,7 @@ from stream.core import fencing_log
 from stream.core.errors import DiskError, FreshetError, SettingsError
 from stream.core.fencing_log import CLAIM_KEY, Claim, LogRecord, Sifted
 from stream.core.unreadable import UNREADABLE
-from stream.kafka.rocksdb_folder import is_damage, open_whole, remove
+from stream.kafka.rocksdb_folder import is_damage, open_whole, remove, take_folder
 
 log = logging.getLogger("freshet.replica")
 
@@ -84,7 +84,7 @@ class ReplicaStore:
             DiskError: The folder cannot be made, read or written.
             SettingsError: It is in use, or is not a gateway's.
         """
-        self._take_folder()
+        take_folder(self._folder, "replica_dir", "freshet serve", MARK, MARK_TEXT)
         path = self._path(partition)
         if self._mark(partition).exists():
             self.drop(partition)
@@ -182,25 +182,6 @@ class ReplicaStore:
             _, database = self._open.popitem()
             with suppress(Exception):
                 database.close()
-
-    def _take_folder(self) -> None:
-        """Make the folder with its mark, or see that it has it."""
-        mark = self._folder / MARK
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            if mark.is_file():
-                return
-            if found := sorted(self._folder.iterdir()):
-                raise SettingsError(
-                    f"replica_dir: found {found[0]} and no file {MARK}: the folder was not made by `freshet serve`, and nothing "
-                    "in it was changed; set FRESHET_REPLICA_DIR to a new or empty folder"
-                )
-            mark.write_text(MARK_TEXT)
-        except OSError as error:
-            raise DiskError(
-                f"replica_dir: {self._folder} cannot be used: {error.strerror}; set FRESHET_REPLICA_DIR to a folder that can "
-                "be written"
-            ) from None
 
     def _reached(self, partition: int) -> Reached:
         found = self._open[partition].get(REACHED)

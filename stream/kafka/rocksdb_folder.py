@@ -21,6 +21,37 @@ _OWN: Final = re.compile(
 """Names of RocksDB's files."""
 
 
+def take_folder(folder: Path, setting: str, command: str, mark: str, text: str) -> None:
+    """Make a folder with its mark, or see that it has it. Nothing in a folder of somebody else is touched.
+
+    Args:
+        folder: The folder.
+        setting: Its setting, for errors.
+        command: The command that makes it, for errors.
+        mark: Name of the file that says whose it is.
+        text: Content of that file.
+
+    Raises:
+        SettingsError: It has files, and no mark.
+        DiskError: It cannot be made, read or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / mark).is_file():
+            return
+        if found := sorted(folder.iterdir()):
+            raise SettingsError(
+                f"{setting}: found {found[0]} and no file {mark}: the folder was not made by `{command}`, and nothing in it was "
+                f"changed; set FRESHET_{setting.upper()} to a new or empty folder"
+            )
+        (folder / mark).write_text(text)
+    except OSError as error:
+        raise DiskError(
+            f"{setting}: {folder} cannot be used: {error.strerror}; set FRESHET_{setting.upper()} to a folder that can be "
+            "written"
+        ) from None
+
+
 class DamageError(Exception):
     """A folder has lost data. freshet found this, not RocksDB."""
 

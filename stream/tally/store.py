@@ -22,7 +22,7 @@ import rocksdict
 
 from stream.core.errors import DiskError, FreshetError, SettingsError
 from stream.core.unreadable import UNREADABLE
-from stream.kafka.rocksdb_folder import is_damage, open_whole, remove
+from stream.kafka.rocksdb_folder import is_damage, open_whole, remove, take_folder
 from stream.tally.counting import Changed, ItemSums, Sums
 
 META: Final = b"m"
@@ -76,7 +76,7 @@ class TallyStore:
             DiskError: It cannot be made, read or written.
             FreshetError: It is damaged.
         """
-        self._take_folder()
+        take_folder(self._folder, "tally_dir", "freshet tally", MARK, MARK_TEXT)
         try:
             self._database = open_whole(self._folder / "sums", _options())
             found = self._database.get(META)
@@ -148,25 +148,6 @@ class TallyStore:
             if not key.startswith(prefix):
                 return
             yield key[len(prefix) :], value
-
-    def _take_folder(self) -> None:
-        """Make the folder with its mark, or see that it has it."""
-        mark = self._folder / MARK
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            if mark.is_file():
-                return
-            if found := sorted(self._folder.iterdir()):
-                raise SettingsError(
-                    f"tally_dir: found {found[0]} and no file {MARK}: the folder was not made by `freshet tally`, and nothing "
-                    "in it was changed; set FRESHET_TALLY_DIR to a new or empty folder"
-                )
-            mark.write_text(MARK_TEXT)
-        except OSError as error:
-            raise DiskError(
-                f"tally_dir: {self._folder} cannot be used: {error.strerror}; set FRESHET_TALLY_DIR to a folder that can be "
-                "written"
-            ) from None
 
     def _stop(self, error: Exception) -> NoReturn:
         if is_damage(error) or isinstance(error, msgspec.MsgspecError):

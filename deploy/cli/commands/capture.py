@@ -27,7 +27,7 @@ def capture(
             min=0,
             max=bounds.SECONDS,
             callback=bounds.number,
-            help="Go on and look again after so many seconds; 0: once.",
+            help="Repeat every so many seconds until stopped; 0: once.",
         ),
     ] = 0.0,
     accept_loss: Annotated[
