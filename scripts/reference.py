@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from deploy.clients.type_names import type_name
+from stream.core import bundle_log
 from stream.core.errors import REASONS
 from stream.core.messages import MESSAGES
 from stream.settings import Settings, topic_needs
@@ -52,6 +53,7 @@ producers may add their own. Every topic name has the setting `prefix` before it
 | `items` | item id in UTF-8 | item; a null value (tombstone) removes the item |
 | `rules` | rule id in UTF-8 | [rule](rules.md); a null value (tombstone) deletes the rule |
 | `tables` | `i:` and an item id in UTF-8, or `e` | row, or closing record of an [epoch](tables.md) |
+| `bundles` | `activate`, or the name of a process: 32 hex digits | activate; loaded, refused or switched ([swap](swap.md)) |
 | `recommendations` | user id, in the form of the setting `key`; `*` for any unknown user | recommendation |
 | `dead-letters` | as received | as received; the headers say what is wrong |
 
@@ -205,6 +207,7 @@ A worker also remembers each topic's id. A topic that is deleted and created aga
 | the changelog | 76 within about 10 s | 76: the states are gone; `--accept-loss` continues without them |
 | `items` | 76 within about 10 s | continues with the new catalogue alone |
 | `tables` | 76 within about 10 s | continues; the tally writes all rows again |
+| `bundles` | 76 within about 10 s | continues with the bundle that `CURRENT` names |
 | `recommendations` | 76 within about 10 s | continues; each user's next event brings a slate |
 | `dead-letters` | 76 within about 10 s | continues |
 
@@ -246,7 +249,7 @@ def _shown(default: object) -> str:
 def messages() -> str:
     """Return the page of all messages."""
     page = MESSAGES_INTRO
-    for name, message in MESSAGES.items():
+    for name, message in {**MESSAGES, **bundle_log.MESSAGES}.items():
         definitions = msgspec.json.schema(message)["$defs"]
         headers = name == "dead-letter-headers"
         page += f"## {'Dead letter headers' if headers else name}\n"

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from stream.core import bundle_log
 from stream.core.messages import MESSAGES
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "docs" / "schemas"
@@ -21,7 +22,7 @@ def schemas() -> dict[str, str]:
             {"$schema": "https://json-schema.org/draft/2020-12/schema"} | msgspec.json.schema(message), indent=2
         )
         + "\n"
-        for name, message in MESSAGES.items()
+        for name, message in {**MESSAGES, **bundle_log.MESSAGES}.items()
     }
 
 

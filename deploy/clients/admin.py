@@ -114,6 +114,7 @@ def rights(settings: Settings) -> dict[str, set[str]]:
         settings.items_topic: reads,
         settings.rules_topic: reads,
         **({settings.tables_topic: reads} if settings.tables == "stream" else {}),
+        settings.bundles_topic: reads | writes,
         settings.changelog_topic: reads | writes,
         settings.recommendations_topic: reads | writes,
         settings.dead_letters_topic: writes,
@@ -130,6 +131,7 @@ def gateway_rights(settings: Settings) -> dict[str, set[str]]:
         settings.items_topic: reads | writes,
         settings.rules_topic: reads | writes,
         **({settings.tables_topic: reads} if settings.tables == "stream" else {}),
+        settings.bundles_topic: reads | writes,
         settings.changelog_topic: reads,
         settings.recommendations_topic: reads,
     }

@@ -87,6 +87,7 @@ def _meaning(settings: Settings, topic: str) -> str:
         settings.items_topic: "the earlier items are in no topic; the next start reads only the new one",
         settings.rules_topic: "the earlier rules are in no topic; the next start reads only the new one",
         settings.tables_topic: "the earlier epochs are gone; the next start of the tally writes all rows again",
+        settings.bundles_topic: "the earlier activations are gone; the next start serves the bundle that CURRENT names",
         settings.recommendations_topic: "the earlier slates are gone; after the next start each event produces a new one",
         settings.forgotten_topic: "the earlier records of who was forgotten are gone; the next start continues without them",
         settings.dead_letters_topic: "the earlier dead letters are gone; the next start continues without them",

@@ -483,6 +483,10 @@ class Settings(BaseSettings):
         return self.prefix + "tables"
 
     @property
+    def bundles_topic(self) -> str:
+        return self.prefix + "bundles"
+
+    @property
     def changelog_topic(self) -> str:
         """Faust's name for the changelog of the table `interest`."""
         return f"{self.app_id}-interest-changelog"

@@ -204,6 +204,25 @@ KINDS: Final = (
         single=True,
     ),
     Kind(
+        "bundles",
+        lambda settings: (settings.bundles_topic,),
+        "1",
+        (
+            _one_of(
+                "cleanup.policy",
+                ("delete",),
+                "Compaction would remove all but the last activation. Which bundle made which slate would no longer be known.",
+            ),
+            _one_of(
+                "retention.ms", ("-1",), "Every start reads from this topic which bundle to serve: its history stays."
+            ),
+            _one_of("retention.bytes", ("-1",), "As for `retention.ms`. The topic stays small."),
+            _stamped(),
+            _in_sync(),
+        ),
+        single=True,
+    ),
+    Kind(
         "recommendations",
         lambda settings: (settings.recommendations_topic,),
         "as the sources",

@@ -155,7 +155,9 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
     names one; started again it refuses, for the states are where the old count put them."""
     began, draw = time.monotonic(), random.Random(seed)
     count = settings.partitions + draw.randint(1, 4)
-    single = {settings.items_topic, settings.rules_topic, settings.tables_topic, settings.forgotten_topic}
+    single = {
+        settings.items_topic, settings.rules_topic, settings.tables_topic, settings.bundles_topic, settings.forgotten_topic,
+    }  # fmt: skip
     every = [topic.name for topic in topics(settings) if topic.name not in single]
     grown = every if to_all else [draw.choice(settings.sources)]
     events = Events(settings, seed=seed)

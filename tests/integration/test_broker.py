@@ -83,7 +83,7 @@ def test_a_broker_lives_from_start_to_stop_and_keeps_its_data(home: Path) -> Non
 
     settings = load(brokers=figures["brokers"], prefix="kept-", app_id="kept", partitions=1)
     made = json.loads(freshet("topics", "create", "--json", settings=settings).stdout)
-    assert len(made["made"]) == 10
+    assert len(made["made"]) == 11
 
     os.kill(figures["pid"], signal.SIGKILL)  # died: the state file is stale
     until(lambda: freshet("broker", "status", "--dir", home).returncode == 1, 20, "the broker is gone")

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from scripts.schemas import schemas
+from stream.core import bundle_log
 from stream.core.messages import MESSAGES, Recommendation, Scored
 from tests.conftest import ROOT
 
@@ -24,7 +25,7 @@ def test_they_are_installed_with_the_package() -> None:
     assert {path.name for path in installed.iterdir()} == set(schemas())
 
 
-@pytest.mark.parametrize("name", MESSAGES)
+@pytest.mark.parametrize("name", [*MESSAGES, *bundle_log.MESSAGES])
 def test_each_is_a_valid_schema_of_draft_2020_12(name: str) -> None:
     schema = json.loads(schemas()[f"{name}.json"])
     assert schema["$schema"].endswith("2020-12/schema")
