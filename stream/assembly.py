@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from stream.app import InterestApp
-from stream.catalogue.catalogue import Catalogue
+from stream.catalogue.bundles import BundlesFollower, BundlesWriter
+from stream.catalogue.catalogue import Catalogue, Snapshot
+from stream.catalogue.consumer import ItemsFollower
 from stream.catalogue.popular_slates import PopularSlates
 from stream.core.fencing_log import LeftOut
 from stream.core.rules import RuleBook
 from stream.inference.bundle import Bundle
-from stream.inference.models import Models
+from stream.inference.loading import Loaded
 from stream.inference.serving import Opened, Threads, published_of
 from stream.inference.text_encoder import Encoder, Vectors
 from stream.kafka.changelog_reader import ChangelogReader
@@ -30,29 +32,28 @@ from stream.pipeline.parts import PipelineParts, Serving
 from stream.pipeline.pipeline import Pipeline
 from stream.pipeline.prequential import Prequential
 from stream.pipeline.sent_before import SentBefore, since_reader
+from stream.pipeline.switches import Switches
 from stream.settings import Settings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inputs:
     """What a worker is made of before its event loop runs.
 
     Attributes:
         settings: The worker's settings.
-        bundle: The loaded bundle.
-        opened: The bundle's models, ready to run.
         threads: The threads that run the models.
         membership: The worker's place in the group, which belongs to settings.data_dir.
+        name: The worker's name, 32 hex digits, new at each start.
         topics: Topic -> its id, if the broker reports ids.
         cluster: The cluster's id.
         room: Source topic -> maximum bytes of a record batch there.
     """
 
     settings: Settings
-    bundle: Bundle
-    opened: Opened
     threads: Threads
     membership: Membership
+    name: str
     topics: Mapping[str, str] = field(default_factory=dict)
     cluster: str = ""
     room: Mapping[str, int] = field(default_factory=dict)
@@ -67,6 +68,34 @@ class Inputs:
         return Changelog(self.cluster, topic, self.topics.get(topic, ""))
 
 
+@dataclass(frozen=True)
+class Served:
+    """All that a worker has of one bundle. It is exchanged as a whole.
+
+    Attributes:
+        loaded: The bundle and its sessions.
+        items: Follows the topic `items` for its catalogue.
+    """
+
+    loaded: Loaded
+    items: ItemsFollower
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.loaded.bundle
+
+    @property
+    def opened(self) -> Opened:
+        return self.loaded.opened
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.items.catalogue
+
+    def snapshot(self) -> Snapshot:
+        return self.items.catalogue.snapshot
+
+
 class CountingEncoder:
     """Encodes the texts of comments, and counts them.
 
@@ -77,6 +106,12 @@ class CountingEncoder:
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
         self.encoded = 0
+
+    def use(self, encoder: Encoder) -> bool:
+        """Encode with another bundle's encoder from here on. Return whether it gives the same vectors and ratings."""
+        same = encoder.encodes_like(self._encoder)
+        self._encoder = encoder
+        return same
 
     @property
     def reads(self) -> bool:
@@ -105,7 +140,7 @@ class StateOwner:
         changelog: Reads the changelog for a takeover.
         pipeline: Processes the micro-batches.
         comments: Holds back events.
-        models: Runs the model calls.
+        switches: Says which bundle makes the slates of partitions.
         sent_before: Reads extra records; None if it does not.
         metrics: Counts what happens.
     """
@@ -116,7 +151,7 @@ class StateOwner:
     changelog: ChangelogReader
     pipeline: Pipeline
     comments: CommentStage
-    models: Models
+    switches: Switches
     sent_before: SentBefore | None
     metrics: Metrics
 
@@ -129,6 +164,7 @@ class StateOwner:
     async def claim(self, partitions: Iterable[int]) -> None:
         wanted = list(partitions)
         await self.fence.take_over(wanted)
+        await self.pipeline.taken_over(wanted)
         self.pipeline.reissues.begin(wanted)
         if any(self.app.store.empty(partition, 1) for partition in wanted):
             self.app.consumer.wake()  # there may be no event for long, and they are to be deleted
@@ -143,13 +179,14 @@ class StateOwner:
         return await self.comments.drained(seconds)
 
     def calls_ended(self) -> int:
-        return self.models.ended + (self.sent_before.records if self.sent_before is not None else 0)
+        return self.pipeline.calls_ended() + (self.sent_before.records if self.sent_before is not None else 0)
 
     def held_up(self) -> str:
         return self.changelog.held
 
     def on_revoked(self) -> None:
         self.fence.revoked()
+        self.switches.forget()
         self.pipeline.revoked()
 
     def on_committed(self) -> None:
@@ -172,6 +209,10 @@ class Parts:
         comments: Holds back events until their comments are encoded.
         pipeline: Processes the micro-batches.
         popular_slates: Publishes the slate for unknown users.
+        fence: Claims partitions of the changelog.
+        switches: Says which bundle makes the slates of partitions.
+        dead_letters: Creates dead letters.
+        serving: Makes what the pipeline has of a bundle.
     """
 
     app: InterestApp
@@ -180,13 +221,33 @@ class Parts:
     comments: CommentStage
     pipeline: Pipeline
     popular_slates: PopularSlates
+    fence: Fence
+    switches: Switches
+    dead_letters: DeadLetters
+    serving: Callable[[Served], Serving]
+
+    async def switch(self, served: Served) -> None:
+        """Serve another bundle from the next micro-batch and the next slate on.
+
+        No slate is on its way then. Before the first one of the bundle, the topic `bundles` has where it begins.
+        """
+        async with self.popular_slates.lock, self.pipeline.turn:
+            await self.switches.announce(self.fence.partitions(), served.loaded.activation)
+            bundle, encoder = served.bundle, served.opened.encoder
+            self.pipeline.use(self.serving(served))
+            self.popular_slates.use(bundle.id, bundle.popularity)
+            self.dead_letters.use(bundle.id)
+            same = self.encoder.use(encoder)
+            self.comments.use(self.encoder.encode, self.encoder.encode_and_read if encoder.reads else None, same=same)
 
 
-def assemble(inputs: Inputs, catalogue: Catalogue, book: RuleBook, metrics: Metrics) -> Parts:
-    """Build the app and all that it needs. Nothing is started."""
+def assemble(
+    inputs: Inputs, served: Served, book: RuleBook, followed: BundlesFollower, writer: BundlesWriter, metrics: Metrics
+) -> Parts:
+    """Build the app and all that it needs, serving a bundle. Nothing is started."""
     settings, threads = inputs.settings, inputs.threads
     app = InterestApp(settings)
-    encoder = CountingEncoder(inputs.opened.encoder)
+    encoder = CountingEncoder(served.opened.encoder)
     comments = CommentStage(
         encoder.encode, threads.texts, settings.comment_cache, encoder.encode_and_read if encoder.reads else None,
         threads.urgent,
@@ -197,10 +258,36 @@ def assemble(inputs: Inputs, catalogue: Catalogue, book: RuleBook, metrics: Metr
     if settings.misplaced == "forward":
         sent_before = SentBefore(lambda: app.consumer.starts.at_start, since_reader(settings))
     standing = StandingSlates(app.store)
-    pipeline = Pipeline(_pipeline_parts(inputs, app, fence, comments, sent_before, standing, catalogue, book, metrics))
+    switches = Switches(settings, inputs.name, fence, followed, writer.write, app.clock.now_ms)
+    letters = DeadLetters(served.bundle.id, app.clock.now_ms)
+
+    def serving(of: Served) -> Serving:
+        return _serving(settings, of, standing)
+
+    pipeline = Pipeline(
+        PipelineParts(
+            settings=settings,
+            serving=serving(served),
+            consumer=lambda: app.consumer,
+            batches=lambda: app.producer.batches,
+            fence=fence,
+            store=app.store,
+            decoder=decoder_of(settings),
+            comments=comments,
+            dead_letters=letters,
+            misplaced=None if sent_before is None else Misplaced(settings.sources, inputs.room),
+            sent_before=sent_before,
+            rules=lambda: book.current,
+            standing=standing,
+            announce=switches.announce,
+            executor=threads.models,
+            metrics=metrics,
+            clock=app.clock,
+        )
+    )
     losses = Losses(settings.accept_loss, metrics.accepted_loss.inc)
     folder = FolderCheck(app.store, inputs.changelog(), inputs.source_ids(), metrics.damaged.inc, losses.lose)
-    listener = StateOwner(app, folder, fence, changelog, pipeline, comments, inputs.opened.models, sent_before, metrics)
+    listener = StateOwner(app, folder, fence, changelog, pipeline, comments, switches, sent_before, metrics)
     app.use(inputs.membership, inputs.room, listener, losses)
     app.interest.pipeline = pipeline
     outputs = _outputs(settings)
@@ -213,10 +300,10 @@ def assemble(inputs: Inputs, catalogue: Catalogue, book: RuleBook, metrics: Metr
         standing.passed(partition, offset)
 
     popular_slates = PopularSlates(
-        settings, inputs.bundle.id, inputs.bundle.popularity, fence, lambda: app.producer.batches, app.clock,
-        lambda: book.current, published,
+        settings, served.bundle.id, served.bundle.popularity, fence, lambda: app.producer.batches, app.clock,
+        lambda: book.current, published, switches.has,
     )  # fmt: skip
-    return Parts(app, consumer, encoder, comments, pipeline, popular_slates)
+    return Parts(app, consumer, encoder, comments, pipeline, popular_slates, fence, switches, letters, serving)
 
 
 def _fence(inputs: Inputs, app: InterestApp, changelog: ChangelogReader, metrics: Metrics) -> Fence:
@@ -229,45 +316,20 @@ def _fence(inputs: Inputs, app: InterestApp, changelog: ChangelogReader, metrics
         inputs.settings.partitions,
         on_left_out=metrics.observe_left_out,
         key=inputs.settings.key,
+        worker=inputs.name,
     )
 
 
-def _pipeline_parts(
-    inputs: Inputs,
-    app: InterestApp,
-    fence: Fence,
-    comments: CommentStage,
-    sent_before: SentBefore | None,
-    standing: StandingSlates,
-    catalogue: Catalogue,
-    book: RuleBook,
-    metrics: Metrics,
-) -> PipelineParts:
-    settings, bundle = inputs.settings, inputs.bundle
+def _serving(settings: Settings, served: Served, standing: StandingSlates) -> Serving:
+    """Return what the pipeline has of a bundle."""
+    bundle, spec = served.bundle, served.bundle.spec
     published = published_of(settings, bundle)
     judged = min(published, key=lambda placement: placement.name)  # the default one has the name ""
-    return PipelineParts(
-        settings=settings,
-        serving=Serving(bundle.id, bundle.state_model, bundle.hidden, bundle.spec, inputs.opened.models, published),
-        consumer=lambda: app.consumer,
-        batches=lambda: app.producer.batches,
-        fence=fence,
-        store=app.store,
-        decoder=decoder_of(settings),
-        comments=comments,
-        dead_letters=DeadLetters(bundle.id, app.clock.now_ms),
-        misplaced=None if sent_before is None else Misplaced(settings.sources, inputs.room),
-        sent_before=sent_before,
-        catalogue=lambda: catalogue.snapshot,
-        rules=lambda: book.current,
-        standing=standing,
-        prequential=Prequential(
-            standing, judged.name, judged.size, bundle.popularity, bundle.spec.chosen(), bundle.spec.refused()
-        ),
-        executor=inputs.threads.models,
-        metrics=metrics,
-        clock=app.clock,
-    )
+    return Serving(
+        served.loaded.activation, bundle.id, bundle.state_model, bundle.hidden, spec, served.opened.models, published,
+        served.snapshot,
+        Prequential(standing, judged.name, judged.size, bundle.popularity, spec.chosen(), spec.refused()),
+    )  # fmt: skip
 
 
 def _outputs(settings: Settings) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """One worker process: it loads the bundle, follows the catalogue and the rules and runs the Faust app until it is stopped.
 
 Start order: bundle and golden vectors, health server, catalogue and rules to their ends, then the app (join, recover, ready).
+While it runs it changes to the bundle of the newest activation (stream.swap).
 Stop order (SIGTERM, SIGINT): accept no new records, finish waiting comments, commit, leave the group, close.
 
 `run` loads what can be wrong without a broker, then `Worker.run` starts the parts that `stream.assembly` builds.
@@ -11,20 +12,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from stream.app import InterestApp
-from stream.assembly import Inputs, Parts, assemble
-from stream.catalogue.catalogue import Catalogue
-from stream.catalogue.consumer import ItemsFollower, RulesFollower, TablesFollower, TopicFollower
-from stream.core.errors import BundleError, RecordError
+from stream.assembly import Inputs, Parts, Served, assemble
+from stream.catalogue.bundles import BundlesFollower, BundlesWriter
+from stream.catalogue.catalogue import Catalogue, Snapshot
+from stream.catalogue.consumer import ItemsFollower, RulesFollower, TablesFollower
+from stream.core.bundle_log import Activation
+from stream.core.errors import BundleError, InternalError, RecordError
 from stream.core.rules import RuleBook
-from stream.inference.bundle import current, load
-from stream.inference.serving import Threads, check_fit, open_for
+from stream.inference.bundle import Bundle, current, load
+from stream.inference.loading import Loaded, Loader, Refusal, first, prove, warn_of_current
+from stream.inference.serving import Opened, Threads, check_fit, open_for
 from stream.kafka.broker_clock import Difference
 from stream.kafka.lenient_records import bound_unpacking, escape_header_names
 from stream.kafka.membership import take
@@ -40,6 +47,7 @@ from stream.process.startup import in_time, loop_factory
 from stream.process.stopping import stopping
 from stream.process.watchdog import guard
 from stream.settings import Settings
+from stream.swap import Swap, SwapParts
 
 BUNDLE_LIMIT = 120.0  # seconds to load a bundle and to compute its golden vectors
 START = 5.0  # seconds that a start in progress gets to finish once a stop is requested
@@ -55,6 +63,7 @@ def run(
     topics: Mapping[str, str] | None = None,
     cluster: str = "",
     room: Mapping[str, int] | None = None,
+    activated: Sequence[Activation] = (),
 ) -> None:
     """Run one worker until SIGTERM or SIGINT, then end the process. Later errors end the process, too.
 
@@ -63,8 +72,10 @@ def run(
         topics: Topic -> its id, if the broker reports ids.
         cluster: The cluster's id.
         room: Source topic -> maximum bytes of a record batch there.
+        activated: What the topic `bundles` has activated, the newest first; the first bundle that can be used is
+            served, else the one that CURRENT names.
     Raises:
-        FreshetError: The bundle cannot be used, or the settings do not fit it.
+        FreshetError: No bundle can be used, or the settings do not fit it.
     """
     logs.configure(settings.log_level)
     stopping.listen()
@@ -72,25 +83,39 @@ def run(
     check_private_names()
     escape_header_names()
     bound_unpacking()
-    guard.arm(max(settings.hang_limit, 2 * BUNDLE_LIMIT))  # a driver may hang, too
-    with in_time(
-        BUNDLE_LIMIT, BundleError(f"golden.npz: not computed within {BUNDLE_LIMIT:g} s: a graph does not end")
-    ):
-        bundle = load(current(settings.bundles))
-        check_fit(settings, bundle)
-        threads = Threads()
-        opened = open_for(bundle, settings.provider, threads)
+    guard.arm(max(settings.hang_limit, (2 + len(activated)) * BUNDLE_LIMIT))  # a driver may hang, too
+    threads = Threads()
+    chosen = [_choose(settings, activated, threads)]  # given away below: what is served first must not stay for ever
     membership = take(settings.data_dir, others="data_dir" not in settings.model_fields_set)
     if membership.folder != settings.data_dir:
         log.warning("data_dir: %s is in use by another worker; this one uses %s", settings.data_dir, membership.folder)
     settings = settings.model_copy(update={"data_dir": membership.folder})
-    inputs = Inputs(settings, bundle, opened, threads, membership, topics or {}, cluster, room or {})
+    inputs = Inputs(
+        settings=settings, threads=threads, membership=membership, name=uuid.uuid4().hex, topics=topics or {},
+        cluster=cluster, room=room or {},
+    )  # fmt: skip
+    worker = Worker(inputs, *chosen.pop())
     supervision.guard_threads(lambda: stopping.asked)
     supervision.guard_services(lambda: stopping.asked)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         supervision.guard_loop(runner.get_loop(), lambda: stopping.asked)
-        runner.run(Worker(inputs).live())
+        runner.run(worker.live())
     leave(0)  # threads that are still busy do not delay the end
+
+
+def _choose(settings: Settings, activated: Sequence[Activation], threads: Threads) -> tuple[Loaded, list[Refusal]]:
+    """Return what is served at first, and what was refused before it."""
+
+    def of_current() -> tuple[Bundle, Opened]:
+        late = BundleError(f"golden.npz: not computed within {BUNDLE_LIMIT:g} s: a graph does not end")
+        with in_time(BUNDLE_LIMIT, late):
+            bundle = load(current(settings.bundles))
+            check_fit(settings, bundle)
+            return bundle, open_for(bundle, settings.provider, threads)
+
+    loaded, refused = first(settings, activated, threads, of_current, BUNDLE_LIMIT)
+    warn_of_current(settings, loaded.activation)
+    return loaded, refused
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
@@ -100,13 +125,18 @@ def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
 
 
 class Worker:
-    """Runs and stops all parts of one worker. It starts with `live`."""
+    """Runs and stops all parts of one worker. It starts with `live`.
 
-    def __init__(self, inputs: Inputs) -> None:
+    Args:
+        inputs: What it is made of.
+        loaded: What is served at first.
+        refused: The activations that were refused before.
+    """
+
+    def __init__(self, inputs: Inputs, loaded: Loaded, refused: Sequence[Refusal]) -> None:
         settings = inputs.settings
         self._inputs = inputs
         self._settings = settings
-        self._bundle = inputs.bundle
         self._metrics = Metrics(settings.sources, data_dir=settings.data_dir)
         others = "web_port" not in settings.model_fields_set
         self._health = Health(
@@ -114,11 +144,17 @@ class Worker:
         )
         self._stop = asyncio.Event()
         self._progress = Progress(settings.stall_limit)
-        self._items: ItemsFollower | None = None
+        self._served = Served(loaded, self._items_of(loaded))
+        self._refused = refused
+        self._bundles = BundlesFollower(settings, self._look_at_bundles)
+        self._writer = BundlesWriter(settings, "worker")
+        self._loader = Loader()
+        self._swap: Swap[Served] | None = None
+        self._following = False  # whether the topics items and bundles are followed
         self._rules: RulesFollower | None = None
         self._tables: TablesFollower | None = None
         self._parts: Parts | None = None
-        self._tasks: list[tuple[str, asyncio.Future[None]]] = []
+        self._tasks: list[tuple[str, asyncio.Future[None] | None]] = []
         self._turned = self._consumer_turned = 0  # how often the two loops have turned
 
     async def live(self) -> None:
@@ -131,61 +167,66 @@ class Worker:
     async def run(self) -> None:
         """Start all parts in the order of the module's docstring, wait for a stop, and stop them."""
         self._describe()
-        catalogue = Catalogue(self._bundle, self._inputs.opened.encoder.item_vectors)
-        self._start_health(catalogue)
-        items = self._items = ItemsFollower(self._settings, catalogue, on_rejected=self._reject_item)
+        self._start_health()
+        self._served.items.on_rejected = self._reject_item
+        self._following = True
         self._start_beats()
-        await items.start()
+        await self._served.items.start()
         book = RuleBook(self._settings.key)
         rules = self._rules = RulesFollower(
             self._settings, book, lambda one: self._metrics.refuse_rule(one.reason), self._metrics.observe_rules
         )
         await rules.start()
-        tables = self._follow_tables(catalogue)
-        if tables is not None:
-            await tables.start()
+        await self._follow_tables(self._served)
+        await self._bundles.start()
+        await self._writer.start()
         self._health.set(catalogue=True)
-        parts = self._parts = assemble(self._inputs, catalogue, book, self._metrics)
+        parts = self._parts = assemble(self._inputs, self._served, book, self._bundles, self._writer, self._metrics)
         loop = asyncio.get_running_loop()
         stopping.loops = {"the main loop": loop, "the consumer's thread": parts.consumer.thread_loop()}
         stopping.in_order(lambda: _tell(loop, partial(self._ask_stop, parts)))
-        self._tasks.append(("watch", asyncio.ensure_future(self._watch(parts, catalogue))))
+        self._tasks.append(("watch", asyncio.ensure_future(self._watch(parts))))
+        self._swap = self._start_swap()
         log.info(
             "worker starts",
-            extra={"folder": str(self._settings.data_dir), "port": self._health.port, "bundle": self._bundle.id},
+            extra={"folder": str(self._settings.data_dir), "port": self._health.port, "bundle": self._served.bundle.id},
         )
         await self._run_app(parts.app)
-        await self._shut(parts, [items, rules] if tables is None else [items, rules, tables])
+        await self._shut(parts, rules)
 
     # the start
 
     def _describe(self) -> None:
         self._metrics.use_version(version("freshet"))
-        bundle = self._bundle
+        self._describe_bundle()
+        self._describe_provider()
+
+    def _describe_bundle(self) -> None:
+        bundle = self._served.bundle
         data = str(bundle.data.get("name", ""))
         self._metrics.use_bundle(bundle.id, bundle.state_model.hex(), data, bundle.metrics)
-        self._describe_provider()
 
     def _describe_provider(self) -> None:
         """Report the provider. If `auto` finds no GPU, warn only if `provider` was set; the default takes either."""
-        opened, policy = self._inputs.opened, self._settings.provider
+        opened, policy = self._served.opened, self._settings.provider
         found, asked = opened.models.provider, "provider" in self._settings.model_fields_set
         self._metrics.use_provider(found, policy if asked else "default")
         if policy == "auto" and found == "cpu":
             level = logging.WARNING if asked else logging.INFO
             log.log(level, "provider auto runs on the CPU: %s", opened.why_cpu)
 
-    def _start_health(self, catalogue: Catalogue) -> None:
-        self._health.page = lambda missing: self._page(missing, catalogue)
+    def _start_health(self) -> None:
+        self._health.page = self._page
         self._health.progress = self._progress
         self._metrics.standing.set_function(lambda: self._progress.seconds)
         self._health.start()
         self._health.set(bundle=True)
 
-    def _page(self, missing: list[str], catalogue: Catalogue) -> bytes:
-        snapshot = catalogue.snapshot
+    def _page(self, missing: list[str]) -> bytes:
+        served = self._served
+        snapshot = served.snapshot()
         live = status.Live(missing, snapshot.live, snapshot.known, snapshot.offset)
-        return status.page(self._bundle, version("freshet"), self._inputs.opened.models.provider, live)
+        return status.page(served.bundle, version("freshet"), served.opened.models.provider, live)
 
     def _reject_item(self, offset: int, key: bytes | None, value: bytes | None, error: RecordError) -> None:
         """Count and log a rejected record; it stays in the items topic."""
@@ -194,22 +235,88 @@ class Worker:
             "item record rejected: %s", error, extra={"offset": offset, "reason": error.reason, "field": error.field}
         )
 
-    def _follow_tables(self, catalogue: Catalogue) -> TablesFollower | None:
-        """Return what follows the tables topic; None if the bundle's own tables are always used."""
+    async def _follow_tables(self, served: Served) -> None:
+        """Have a catalogue use the epochs of the tables topic, unless the bundle's own tables are always used."""
         if self._settings.tables == "bundle":
-            return None
-        if self._bundle.tables is None:
+            return
+        if served.bundle.tables is None:
             log.info(
                 "the bundle's score graph has its tables inside: the topic %s is not read", self._settings.tables_topic
             )
-            return None
-        self._tables = TablesFollower(
-            self._settings,
-            catalogue,
-            lambda one: self._metrics.refuse_table(one.reason),
-            lambda epoch: self._metrics.observe_tables(epoch.closed.epoch, epoch.closed.created),
-        )
-        return self._tables
+        elif self._tables is not None:
+            await self._tables.serve(served.catalogue)
+        else:
+            tables = TablesFollower(
+                self._settings,
+                served.catalogue,
+                lambda one: self._metrics.refuse_table(one.reason),
+                lambda epoch: self._metrics.observe_tables(epoch.closed.epoch, epoch.closed.created),
+            )
+            if self._parts is None:
+                self._tables = tables  # its start is watched
+            await tables.start()
+            self._tables = tables
+
+    # changing the bundle
+
+    def _items_of(self, loaded: Loaded, *, steps_back: bool = False) -> ItemsFollower:
+        """Return what follows the items for a bundle. It is not started."""
+        catalogue = Catalogue(loaded.bundle, loaded.opened.encoder.item_vectors)
+        return ItemsFollower(self._settings, catalogue, steps_back=steps_back)
+
+    def _start_swap(self) -> Swap[Served]:
+        inputs = self._inputs
+        parts = SwapParts[Served](
+            name=inputs.name, process="worker", log=lambda: self._bundles.log, write=self._writer.write,
+            prepare=self._prepare, switch=self._switch, figures=self._metrics.bundle, now=lambda: int(time.time() * 1000),
+        )  # fmt: skip
+        loaded = self._served.loaded
+        swap = Swap(parts, loaded.activation, self._refused, loaded.seconds)
+        swap.start()
+        self._tasks.append(("swap", swap.task))
+        return swap
+
+    def _look_at_bundles(self) -> None:
+        if self._swap is not None:
+            self._swap.look()
+
+    async def _prepare(self, activation: Activation) -> Served:
+        """Load the bundle of an activation beside the one in use, and all that belongs to it."""
+        settings, threads, encoder = self._settings, self._inputs.threads, self._served.opened.encoder
+        loaded = await self._loader.run(lambda: prove(settings, activation, threads, encoder))
+        items = await self._loader.run(lambda: self._items_of(loaded, steps_back=True))
+        try:
+            await items.start()
+            served = Served(loaded, items)
+            await self._follow_tables(served)
+        except BaseException:
+            await items.stop()
+            self._leave_tables(items.catalogue)
+            raise
+        return served
+
+    async def _switch(self, activation: Activation, served: Served | None) -> None:
+        """Serve what was prepared, and free what was served; None: the same bundle under another activation."""
+        parts, before = self._parts, self._served
+        if parts is None:
+            raise InternalError("a bundle is switched before the worker has begun: this is a bug")
+        if served is None:
+            served = Served(replace(before.loaded, activation=activation), before.items)
+        await parts.switch(served)
+        self._served = served
+        if served.items is before.items:
+            return
+        served.items.on_rejected = self._reject_item
+        served.items.keep_up()
+        self._describe_bundle()
+        self._leave_tables(before.catalogue)
+        await before.items.stop()
+        del before
+        await self._loader.free()
+
+    def _leave_tables(self, catalogue: Catalogue) -> None:
+        if self._tables is not None:
+            self._tables.leave(catalogue)
 
     def _start_beats(self) -> None:
         """Start the heartbeat of the event loop, and the watch over this loop and the consumer's."""
@@ -248,10 +355,12 @@ class Worker:
 
     def _look(self, threads: Sequence[tuple[str, threading.Thread | None]]) -> None:
         tasks: list[tuple[str, asyncio.Future[Any] | None]] = [*self._tasks]
-        work = {}
-        if self._items is not None:
-            tasks += self._items.tasks()
-            work = self._items.work()
+        work: dict[str, Work] = {}
+        if self._following:
+            for follower in (self._served.items, self._bundles):
+                tasks += follower.tasks()
+                work |= follower.work()
+            tasks += self._writer.tasks()
         if self._rules is not None:
             tasks += self._rules.tasks()
             work |= self._rules.work()
@@ -284,9 +393,9 @@ class Worker:
         app = parts.app
         return bool(parts.consumer.group.joined and app.tables.actives_ready and not app.rebalancing)
 
-    async def _watch(self, parts: Parts, catalogue: Catalogue) -> None:
+    async def _watch(self, parts: Parts) -> None:
         """Update readiness and gauges, and publish the slate for unknown users."""
-        watch = Watch(parts, catalogue, self._settings, self._metrics)
+        watch = Watch(parts, lambda: self._served.snapshot(), self._settings, self._metrics)
         while True:
             try:
                 recovered = self._recovered(parts)
@@ -304,7 +413,7 @@ class Worker:
         parts.consumer.hold()
         self._stop.set()
 
-    async def _shut(self, parts: Parts, followers: Sequence[TopicFollower]) -> None:
+    async def _shut(self, parts: Parts, rules: RulesFollower) -> None:
         log.info("worker stops")
         self._health.set(joined=False)
         stopping.waits_for = "micro-batches and comments in progress"
@@ -314,15 +423,19 @@ class Worker:
                 parts.comments.held,
             )
         for _, task in self._tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
         stopping.waits_for = "Kafka's clients and RocksDB to be closed"
         await parts.pipeline.reissues.stop()
         await parts.app.stop()
-        stopping.waits_for = "the consumers of items, rules and tables to be closed"
-        for follower in followers:
-            await follower.stop()
+        stopping.waits_for = "the consumers of items, rules, tables and bundles to be closed"
+        await self._writer.stop()
+        for follower in (self._served.items, rules, self._tables, self._bundles):
+            if follower is not None:
+                await follower.stop()
+        self._loader.stop()
         self._health.stop()
         threads = self._inputs.threads
         threads.models.shutdown(wait=False)
@@ -336,14 +449,14 @@ class Watch:
 
     Args:
         parts: The worker's parts.
-        catalogue: The catalogue.
+        snapshot: Returns the catalogue's snapshot.
         settings: The worker's settings.
         metrics: The worker's metrics.
     """
 
-    def __init__(self, parts: Parts, catalogue: Catalogue, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, parts: Parts, snapshot: Callable[[], Snapshot], settings: Settings, metrics: Metrics) -> None:
         self._parts = parts
-        self._catalogue = catalogue
+        self._snapshot = snapshot
         self._metrics = metrics
         self._lag = Lag(settings.sources)
         self._difference = Difference()
@@ -359,7 +472,7 @@ class Watch:
         remaining = 0 if recovered else max(-1, recovering)
         self._metrics.observe_recovery(consumer.read_back.total - self._read_back, remaining)
         self._read_back = consumer.read_back.total
-        snapshot = self._catalogue.snapshot
+        snapshot = self._snapshot()
         self._metrics.observe_catalogue(snapshot.live, snapshot.known, snapshot.offset)
         self._metrics.observe_clock(app.clock.offset)
         self._difference.look(app.clock.offset)
@@ -368,7 +481,7 @@ class Watch:
             self._metrics.observe_lag(self._lag.look(app.clock.now(), consumer.lag(), self._parts.pipeline.newest))
             self._metrics.observe_undecided(consumer.undecided())
             self._parts.pipeline.reissues.look()
-            await self._parts.popular_slates.publish(consumer.assignment(), self._catalogue.snapshot)
+            await self._parts.popular_slates.publish(consumer.assignment(), self._snapshot)
 
     def _report_ready(self) -> None:
         consumer = self._parts.consumer

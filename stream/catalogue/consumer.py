@@ -20,6 +20,7 @@ from stream.catalogue.tables import EpochRows, EpochTables, RefusedTable
 from stream.core.denials import refusal
 from stream.core.errors import BrokerError, LossError, RecordError, TopologyError
 from stream.core.rules import Refused, RuleBook, RuleSet
+from stream.inference.serving import step_back
 from stream.kafka.clients import absent, consumer_tasks, groupless_consumer, undecided
 from stream.kafka.leader_epochs import watch_epochs
 from stream.kafka.truncation import compacted_cut
@@ -47,15 +48,27 @@ class TopicFollower:
         topic: The topic.
         name: `items`, `rules` or `tables`, for names of tasks and clients.
         what: What is built from the topic, in words.
+        steps_back: Whether its thread has a low priority until `keep_up` is called.
+        isolation: Which records are read: committed ones, or all.
     """
 
-    def __init__(self, settings: Settings, topic: str, name: str, what: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        name: str,
+        what: str,
+        *,
+        steps_back: bool = False,
+        isolation: str = "read_committed",
+    ) -> None:
         self.task: asyncio.Task[None] | None = None
         self._settings = settings
         self._name = name
         self._what = what
         self._place = TopicPartition(topic, 0)
-        self._thread = ThreadPoolExecutor(1, name)
+        self._thread = ThreadPoolExecutor(1, name, initializer=step_back if steps_back else None)
+        self._isolation = isolation
         self._consumer: Any = None
         self._applying = False
         self._end = -1  # the topic's end at the start
@@ -90,7 +103,7 @@ class TopicFollower:
             LossError: Records are deleted, or the log is truncated, while it is read.
         """
         try:
-            self._consumer = groupless_consumer(self._settings, self._name)
+            self._consumer = groupless_consumer(self._settings, self._name, isolation_level=self._isolation)
             watch_epochs(self._consumer, [self._place.topic], self._on_cut)
             await self._consumer.start()
             self._consumer.assign([self._place])
@@ -136,6 +149,11 @@ class TopicFollower:
             consumer, self._consumer = self._consumer, None
             await consumer.stop()
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def keep_up(self) -> None:
+        """Do the work from here on at the process's own priority, in another thread."""
+        self._thread.shutdown(wait=False)
+        self._thread = ThreadPoolExecutor(1, self._name)
 
     async def _check_topic(self) -> None:
         topic = self._place.topic
@@ -208,6 +226,7 @@ class ItemsFollower(TopicFollower):
         catalogue: Gets the records.
         on_rejected: Called in the event loop with offset, key, value and reason of each record that is not acceptable.
         on_snapshot: Called in the event loop after each swap.
+        steps_back: As for TopicFollower.
     """
 
     def __init__(
@@ -216,11 +235,13 @@ class ItemsFollower(TopicFollower):
         catalogue: Catalogue,
         on_rejected: OnRejected | None = None,
         on_snapshot: OnSnapshot | None = None,
+        *,
+        steps_back: bool = False,
     ) -> None:
-        super().__init__(settings, settings.items_topic, "items", "the catalogue")
+        super().__init__(settings, settings.items_topic, "items", "the catalogue", steps_back=steps_back)
         self.catalogue = catalogue
-        self._on_rejected = on_rejected
-        self._on_snapshot = on_snapshot
+        self.on_rejected = on_rejected
+        self.on_snapshot = on_snapshot
 
     def offset(self) -> int:
         return self.catalogue.snapshot.offset
@@ -230,8 +251,8 @@ class ItemsFollower(TopicFollower):
 
         def tell() -> None:
             for refused in rejected:
-                if self._on_rejected is not None:
-                    self._on_rejected(*refused)
+                if self.on_rejected is not None:
+                    self.on_rejected(*refused)
 
         return tell
 
@@ -242,8 +263,8 @@ class ItemsFollower(TopicFollower):
         )
 
     def report(self) -> None:
-        if self._on_snapshot is not None:
-            self._on_snapshot(self.catalogue.snapshot)
+        if self.on_snapshot is not None:
+            self.on_snapshot(self.catalogue.snapshot)
 
 
 class RulesFollower(TopicFollower):
@@ -303,7 +324,7 @@ class TablesFollower(TopicFollower):
 
     Args:
         settings: The settings.
-        catalogue: Gets the epochs.
+        catalogue: Gets the epochs; `serve` adds others.
         on_refused: Called in the event loop with each record that is not acceptable, and each epoch that is not used.
         on_epoch: Called in the event loop after each swap.
     """
@@ -317,7 +338,7 @@ class TablesFollower(TopicFollower):
     ) -> None:
         super().__init__(settings, settings.tables_topic, "tables", "the tables")
         self.rows = EpochRows()
-        self._catalogue = catalogue
+        self._catalogues = [catalogue]  # replaced, never changed: another thread reads it
         self._on_refused = on_refused
         self._on_epoch = on_epoch
         self._used: EpochTables | None = None
@@ -351,8 +372,22 @@ class TablesFollower(TopicFollower):
     def _use(self) -> None:
         """Have the catalogue use the newest epoch."""
         if self.rows.current is not self._used and self.rows.current is not None:
-            self._catalogue.use(self.rows.current)
+            for catalogue in self._catalogues:
+                catalogue.use(self.rows.current)
             self._used = self.rows.current
+
+    async def serve(self, catalogue: Catalogue) -> None:
+        """Have another catalogue use the newest epoch, and all that come. It has it when this returns."""
+        self._catalogues = [*self._catalogues, catalogue]
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._bring_up, catalogue)
+
+    def leave(self, catalogue: Catalogue) -> None:
+        """Bring a catalogue no more epochs."""
+        self._catalogues = [one for one in self._catalogues if one is not catalogue]
+
+    def _bring_up(self, catalogue: Catalogue) -> None:
+        if self._used is not None:
+            catalogue.use(self._used)
 
     def _tell(self, refused: Sequence[RefusedTable]) -> None:
         for one in refused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
@@ -49,6 +50,9 @@ class PopularSlates:
         clock: The brokers' clock.
         rules: Returns the rules in force.
         on_published: Called with partition and offset (-1: not reported) of each slate that is acknowledged.
+        may: Returns whether slates of a partition may be published now.
+    Attributes:
+        lock: Held while a slate is published, and while another bundle is put in its place.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class PopularSlates:
         clock: Clock,
         rules: Callable[[], RuleSet],
         on_published: Callable[[int, int], object],
+        may: Callable[[int], bool],
     ) -> None:
         self._settings = settings
         self._bundle = bundle
@@ -71,15 +76,29 @@ class PopularSlates:
         self._rules = rules
         self._selections = Selections()
         self._on_published = on_published
+        self._may = may
+        self.lock = asyncio.Lock()
         self._key = ANYONE_KEY
         self._partition = (murmur2(self._key) & 0x7FFFFFFF) % settings.partitions
         self._last: Published | None = None
 
-    async def publish(self, assigned: Collection[TP], snapshot: Catalogue) -> None:
-        """Publish the slate of this catalogue if it is due and one of the `assigned` partitions is the slate's."""
+    def use(self, bundle: str, counts: NDArray[np.float32]) -> None:
+        """Publish slates of another bundle from here on. Call it with `lock` held."""
+        self._bundle, self._counts = bundle, counts
+        self._selections = Selections()
+        self._last = None
+
+    async def publish(self, assigned: Collection[TP], snapshot: Callable[[], Catalogue]) -> None:
+        """Publish the slate of the current snapshot if it is due and one of the `assigned` partitions is the slate's."""
+        async with self.lock:
+            await self._publish(assigned, snapshot())
+
+    async def _publish(self, assigned: Collection[TP], snapshot: Catalogue) -> None:
         settings, partition = self._settings, self._partition
         owned = any(tp.topic == settings.sources[0] and tp.partition == partition for tp in assigned)
-        if not owned or not self._fence.owns(partition):  # if assigned, it is claimed in a moment
+        if (
+            not owned or not self._fence.owns(partition) or not self._may(partition)
+        ):  # if assigned, it is claimed in a moment
             self._last = None
             return
         stamp = self._fence.stamp(partition)

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 
 from stream.core.errors import REASONS, RULE_REASONS, TABLE_REASONS
 from stream.core.rules import RuleSet
+from stream.observability.bundle_figures import BundleFigures
 from stream.observability.metrics import OTHER, SECONDS, Buckets
 
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
@@ -83,6 +84,7 @@ class GatewayMetrics:
             "tables_refused", "Records of the tables topic that were malformed, and epochs that are not used", "reason"
         )
         self.ready = gauge("ready", "1 if requests are answered")
+        self.bundle = BundleFigures(registry, "freshet_api_bundle")
         self.bundle_info = gauge("bundle_info", "1 for the bundle in use", "bundle", "state_model")
         self.build_info = gauge("build_info", "1 for the running version", "version")
         for outcome in WAITS:

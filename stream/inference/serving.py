@@ -23,8 +23,8 @@ from stream.inference.text_encoder import Encoder, open_encoder
 from stream.settings import DEFAULT_PLACEMENT, Settings, placement_of
 
 
-def _step_back() -> None:
-    """Lower the calling thread's priority, so that a comment's text waits rather than all slates if cores are scarce."""
+def step_back() -> None:
+    """Lower the calling thread's priority, so that its work waits rather than all slates if cores are scarce."""
     if sys.platform == "linux":  # elsewhere priorities belong to processes
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
@@ -35,7 +35,7 @@ class Threads:
     """One thread for the step and the scores, one for comment texts, and one for texts that have waited too long."""
 
     models: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "models"))
-    texts: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "texts", initializer=_step_back))
+    texts: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "texts", initializer=step_back))
     urgent: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "urgent-texts"))
 
 
@@ -54,26 +54,25 @@ class Opened:
     why_cpu: str = ""
 
 
-def open_for(bundle: Bundle, policy: Policy, threads: Threads) -> Opened:
+def open_for(bundle: Bundle, policy: Policy, threads: Threads, like: Encoder | None = None) -> Opened:
     """Open the bundle's sessions on a provider that `policy` allows.
 
-    `auto` uses the CPU if the GPU is out of memory or fails.
+    `auto` uses the CPU if the GPU is out of memory or fails. The encoder shares sessions of the same graphs with `like`.
 
     Raises the errors of `stream.inference.models.open_models`, and MachineError if the machine fails.
     """
     if runtime.resolve(policy) == "cuda":
         try:
-            return _open_on_cuda(bundle, threads)
+            return _open_on_cuda(bundle, threads, like)
         except Exception as error:  # what ONNX Runtime raises has no common base
             short = str(error) if isinstance(error, MachineError) else machine_fails(error)
             if not short:
                 raise
             if policy == "cuda":
                 raise MachineError(f"provider cuda: {short}") from None
-            return Opened(open_models(bundle, "cpu"), open_encoder(bundle, "cpu"), short)
-    return Opened(
-        open_models(bundle, "cpu"), open_encoder(bundle, "cpu"), runtime.why_no_cuda() if policy == "auto" else ""
-    )
+            return Opened(open_models(bundle, "cpu"), open_encoder(bundle, "cpu", like), short)
+    why = runtime.why_no_cuda() if policy == "auto" else ""
+    return Opened(open_models(bundle, "cpu"), open_encoder(bundle, "cpu", like), why)
 
 
 def placements_of(settings: Settings, bundle: Bundle) -> dict[str, Placement]:
@@ -108,13 +107,13 @@ def check_fit(settings: Settings, bundle: Bundle) -> None:
         )
 
 
-def _open_on_cuda(bundle: Bundle, threads: Threads) -> Opened:
+def _open_on_cuda(bundle: Bundle, threads: Threads, like: Encoder | None) -> Opened:
     """Open sessions on CUDA, and call them once in each thread that serves events.
 
     ONNX Runtime allocates a thread's CUDA resources at its first call. Otherwise that call could fail after partitions
     are claimed. (The catalogue's thread encodes new items before that.)
     """
-    models, encoder = open_models(bundle, "cuda"), open_encoder(bundle, "cuda")
+    models, encoder = open_models(bundle, "cuda"), open_encoder(bundle, "cuda", like)
     threads.models.submit(models.check_golden).result()
     for texts in (threads.texts, threads.urgent):
         texts.submit(encoder.check_golden, bundle).result()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,21 +21,33 @@ Vectors = NDArray[np.float32]
 BUCKET: Final = 8
 """A text is padded to a multiple of this many tokens. Only its own length decides, never that of other texts."""
 BATCH_TOKENS: Final = 2048
+TEXT_FILES: Final = ("text.onnx", "tokenizer.json")
+"""What a text's vector depends on."""
+READ: Final = (*TEXT_FILES, RATING, "item.onnx")
 
 
 class Encoder:
-    """Encodes a text as a unit vector of width T; `provider` is what runs it, cuda or cpu. Thread-safe."""
+    """Encodes a text as a unit vector of width T; `provider` is what runs it, cuda or cpu. Thread-safe.
 
-    def __init__(self, bundle: Bundle, provider: str) -> None:
+    Args:
+        bundle: The bundle.
+        provider: What runs it.
+        like: The encoder of another bundle: sessions of graphs that are the same, byte for byte, are shared with it.
+    """
+
+    def __init__(self, bundle: Bundle, provider: str, like: Encoder | None = None) -> None:
         self.provider = provider
         self.width = bundle.text_dim
+        self._max_tokens = bundle.max_tokens
+        self._hashes = {name: entry.sha256 for name, entry in bundle.files.items() if name in READ}
+        self._sessions: dict[str, Any] = {}
         try:
             self._tokenizer = Tokenizer.from_str(bundle.read("tokenizer.json").decode())
         except Exception as error:  # the tokenizer library raises plain Exception
             raise BundleError(f"tokenizer.json: not readable ({error})") from None
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(bundle.max_tokens)
-        self._session = accelerator.session("text.onnx", bundle.read("text.onnx"), provider)
+        self._session = self._open("text.onnx", bundle, like)
         tokens = ("int64", None, None)
         accelerator.check_signature(
             "text.onnx", self._session,
@@ -45,19 +57,36 @@ class Encoder:
         )  # fmt: skip
         self._rating = None
         if bundle.reading:
-            self._rating = accelerator.session(RATING, bundle.read(RATING), provider)
+            self._rating = self._open(RATING, bundle, like)
             accelerator.check_signature(
                 RATING, self._rating,
                 {"hidden": ("float", None, None, bundle.text_dim), "attention_mask": tokens}, {"value": ("float", None)},
             )  # fmt: skip
         self._row_width = bundle.item_dim + bundle.text_width
-        self._items = accelerator.session("item.onnx", bundle.read("item.onnx"), provider)
+        self._items = self._open("item.onnx", bundle, like)
         accelerator.check_signature(
             "item.onnx", self._items,
             {"text": ("float", None, bundle.text_dim)},
             {"item": ("float", None, bundle.item_dim)}
             | ({"projected": ("float", None, bundle.text_width)} if bundle.text_width else {}),
         )  # fmt: skip
+
+    def _open(self, name: str, bundle: Bundle, like: Encoder | None) -> Any:
+        """Return the session of a graph: that of `like` if its graph is the same."""
+        shared = None
+        if like is not None and like.provider == self.provider and like._hashes.get(name) == self._hashes[name]:
+            shared = like._sessions.get(name)
+        self._sessions[name] = shared or accelerator.session(name, bundle.read(name), self.provider)
+        return self._sessions[name]
+
+    def encodes_like(self, other: Encoder) -> bool:
+        """Return whether both give the same vector and the same rating for every text: they read the same files."""
+        names = (*TEXT_FILES, *([RATING] if self.reads or other.reads else []))
+        return (
+            self.provider == other.provider
+            and self._max_tokens == other._max_tokens
+            and all(self._hashes.get(name) == other._hashes.get(name) for name in names)
+        )
 
     def encode(self, text: str) -> Vectors:
         """Encode one text as float32 [T]. It is run alone, so the vector depends only on the text.
@@ -158,9 +187,12 @@ class Encoder:
             raise BundleError(f"golden.npz: does not fit the graphs ({type(error).__name__}: {error})") from None
 
 
-def open_encoder(bundle: Bundle, provider: Policy) -> Encoder:
-    """Open the bundle's encoder with its own sessions, checked with the golden vectors. Raises as `open_models` does."""
-    encoder = Encoder(bundle, accelerator.resolve(provider))
+def open_encoder(bundle: Bundle, provider: Policy, like: Encoder | None = None) -> Encoder:
+    """Open the bundle's encoder, checked with the golden vectors. Raises as `open_models` does.
+
+    Sessions of graphs that `like` has, too, are shared with it; all others are its own.
+    """
+    encoder = Encoder(bundle, accelerator.resolve(provider), like)
     encoder.check_golden(bundle)
     return encoder
 

@@ -57,6 +57,7 @@ class Fence:
         partitions: Number of partitions. States that were divided among another number are refused.
         on_left_out: Called with the number of records that were left out.
         key: Form of the users' keys. States under keys of another form are refused.
+        worker: The worker's name, 32 hex digits; "": a new one.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Fence:
         partitions: int,
         on_left_out: Callable[[LeftOut], None] = lambda records: None,
         key: str = UTF8,
+        worker: str = "",
     ) -> None:
         self._store = store
         self._batches = batches
@@ -78,7 +80,7 @@ class Fence:
         self._partitions = partitions
         self._on_left_out = on_left_out
         self._key = key
-        self._worker = uuid.uuid4().hex
+        self._worker = worker or uuid.uuid4().hex
         self._claimed: set[int] = set()
         self._assignment = 0  # number of the assignment
         self._epochs: dict[int, int] = {}
@@ -92,6 +94,10 @@ class Fence:
     def owns(self, partition: int) -> bool:
         """Return whether this worker has claimed the partition since the last assignment, and it is its own still."""
         return partition in self._claimed
+
+    def epoch(self, partition: int) -> int:
+        """Return the epoch with which this worker has claimed a partition last."""
+        return self._epochs[partition]
 
     def revoked(self) -> None:
         """Give up all partitions: their folders may close from here on. A takeover that still runs claims nothing more."""

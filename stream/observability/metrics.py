@@ -35,6 +35,7 @@ from stream.core.messages import BEHAVIOURS
 from stream.core.prequential import JUDGED, KINDS, KNOWN, NEW, Gains
 from stream.core.rules import RuleSet
 from stream.core.times import UNITS
+from stream.observability.bundle_figures import BundleFigures
 
 OUTCOMES: Final = ("applied", "duplicate", "redelivered", "dead_letter", "forwarded", "forgotten")
 STAGES: Final = ("read", "decode", "encode", "step", "score", "changelog", "slates", "store")
@@ -324,6 +325,7 @@ class Metrics:
         self.reissues_seconds = self._gauge(
             "reissue_seconds", "Seconds since the oldest change after which slates are still looked through; 0 for none"
         )
+        self.bundle = BundleFigures(self.registry, "freshet_bundle")
         self.bundle_info = self._gauge(
             "bundle_info", "1 for the bundle in use", "bundle", "state_model", "data", "ndcg10"
         )

@@ -87,6 +87,7 @@ class CommentStage:
         self._ready: list[SourceEvent] = []
         self._jobs: dict[Future[tuple[Read, float]], _Job] = {}
         self._epoch = 0
+        self._model = 0  # number of the encoder in use
         self.on_ready: Callable[[], None] = lambda: None
         self.encoded = 0
         self.seconds = 0.0  # spent encoding
@@ -139,6 +140,30 @@ class CommentStage:
             timer.cancel()
         for future in self._jobs:
             self._cancel(future)
+
+    def use(self, encode: Callable[[str], Vector], read: Callable[[str], Read] | None, *, same: bool) -> None:
+        """Encode with another bundle from here on. Held events get its vectors; their order stays.
+
+        Args:
+            encode: As for CommentStage.
+            read: Likewise.
+            same: Whether it gives the same vectors and ratings: then what was encoded stays.
+        """
+        self._encode, self._read = encode, read
+        if same:
+            return
+        held: dict[bytes, list[SourceEvent]] = {}
+        for event in self.unfinished():
+            held.setdefault(event.user, []).append(event)
+        self.forget()
+        self._model += 1
+        self._cache.clear()
+        for user, events in held.items():
+            for event in events:
+                event.vector, event.read = None, math.nan
+            self._ready += self.admit(user, events)
+        if self._ready:
+            self.on_ready()
 
     async def drained(self, seconds: float) -> bool:
         """Wait until nothing is held. Return False if that takes longer than `seconds`."""
@@ -194,11 +219,12 @@ class CommentStage:
             self._submit(self._urgent, digest, event)
 
     def _submit(self, executor: Executor, digest: bytes, event: SourceEvent) -> Encoding:
-        loop, epoch, job = asyncio.get_running_loop(), self._epoch, _Job(event.text)
+        loop, job = asyncio.get_running_loop(), _Job(event.text)
+        epoch, model = self._epoch, self._model
 
         def tell(done: Encoding) -> None:
             with suppress(RuntimeError):  # the loop is closed: it has stopped
-                loop.call_soon_threadsafe(self._done, epoch, digest, done)
+                loop.call_soon_threadsafe(self._done, epoch, model, digest, done)
 
         future = executor.submit(self._timed, job, self._wanted(event))
         self._jobs[future] = job
@@ -215,7 +241,7 @@ class CommentStage:
         if future.cancel():
             self._jobs[future].text = ""
 
-    def _done(self, epoch: int, digest: bytes, done: Encoding) -> None:
+    def _done(self, epoch: int, model: int, digest: bytes, done: Encoding) -> None:
         self._jobs.pop(done, None)
         if timer := self._patient.pop(done, None):
             timer.cancel()
@@ -223,6 +249,8 @@ class CommentStage:
             return
         if error := done.exception():
             fatal(error)
+        if model != self._model:
+            return  # of a bundle that is no longer served
         found, seconds = done.result()
         self.seconds += seconds
         self.encoded += 1

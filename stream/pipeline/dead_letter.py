@@ -34,6 +34,10 @@ class DeadLetters:
         self._now = now
         self._fixed = {"app_version": version("freshet"), "model_sha256": model, "host": socket.gethostname()}
 
+    def use(self, model: str) -> None:
+        """Name another bundle from here on; `model` is its hex id."""
+        self._fixed["model_sha256"] = model
+
     def letter(self, topic: str, partition: int, record: Record, error: RecordError) -> Outgoing:
         """Return the dead letter of one record. Its headers are those of DeadLetterHeaders, then the received ones."""
         value = record.value or b""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from stream.core.bundle_log import Activation
 from stream.core.decoder import EventDecoder
 from stream.core.features import InputSpec
 from stream.core.fold import Catalogue, InterestModels
@@ -28,23 +29,29 @@ from stream.settings import Settings
 
 @dataclass(frozen=True)
 class Serving:
-    """The models of one bundle.
+    """What the pipeline has of one bundle. It is exchanged as a whole, between two micro-batches.
 
     Attributes:
+        activation: The activation that named it.
         bundle: Hex id of the bundle.
         state_model: 16 bytes that mark every state.
         hidden: Width of h and c.
         spec: The form of the models' inputs.
         models: The models.
         published: The placements for which slates are published, in the order in which they are written.
+        catalogue: Returns the current snapshot.
+        prequential: Judges the standing slates by what their users do next.
     """
 
+    activation: Activation
     bundle: str
     state_model: bytes
     hidden: int
     spec: InputSpec
     models: InterestModels
     published: tuple[Placement, ...]
+    catalogue: Callable[[], Catalogue]
+    prequential: Prequential
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +60,7 @@ class PipelineParts:
 
     Attributes:
         settings: The worker's settings.
-        serving: The models.
+        serving: What is served at first.
         consumer: Returns the consumer. It is called at each use, because Faust creates the consumer after the pipeline.
         batches: Returns the object that sends record batches, likewise at each use.
         fence: Claims and checks partitions of the changelog.
@@ -63,10 +70,9 @@ class PipelineParts:
         dead_letters: Creates dead letters.
         misplaced: Creates the copies of records on wrong partitions. None: such records become dead letters.
         sent_before: Knows which of them have been forwarded. None: no check.
-        catalogue: Returns the current snapshot.
         rules: Returns the rules in force.
         standing: The standing slates of the users.
-        prequential: Judges them by what their users do next.
+        announce: Says which bundle makes the slates of partitions from here on (stream.pipeline.switches).
         executor: Runs the models, one call at a time.
         metrics: Counts and times the steps.
         clock: The brokers' clock.
@@ -83,10 +89,9 @@ class PipelineParts:
     dead_letters: DeadLetters
     misplaced: Misplaced | None
     sent_before: SentBefore | None
-    catalogue: Callable[[], Catalogue]
     rules: Callable[[], RuleSet]
     standing: StandingSlates
-    prequential: Prequential
+    announce: Callable[[Collection[int], Activation], Awaitable[None]]
     executor: Executor
     metrics: Metrics
     clock: Clock

@@ -46,7 +46,7 @@ from stream.observability.metrics import BatchFigures
 from stream.pipeline import held_partitions
 from stream.pipeline.empty_states import EmptyStates
 from stream.pipeline.model_calls import Result, in_time
-from stream.pipeline.parts import PipelineParts
+from stream.pipeline.parts import PipelineParts, Serving
 from stream.pipeline.poison import BufferedRecord, advance_isolating
 from stream.pipeline.refusal_log import RefusalLog
 from stream.pipeline.reissues import ReissueParts, Reissues, shown
@@ -76,11 +76,12 @@ class Pipeline:
         self._dead_letters = parts.dead_letters
         self._misplaced = parts.misplaced
         self._sent_before = parts.sent_before
-        self._catalogue = parts.catalogue
         self._rules = parts.rules
         self._selections = Selections()
         self._views: Views[Catalogue] = Views()
-        self._prequential = parts.prequential
+        self._announce = parts.announce
+        self.turn = asyncio.Lock()
+        """Held while a micro-batch is processed, and while another bundle is put in its place."""
         self._executor = parts.executor
         self._metrics = parts.metrics
         self._clock = parts.clock
@@ -93,6 +94,25 @@ class Pipeline:
 
     async def process(self, batch: MicroBatch) -> None:
         """Run steps 1 to 11 for one micro-batch."""
+        async with self.turn:
+            await self._process(batch)
+
+    async def taken_over(self, partitions: Collection[int]) -> None:
+        """Say which bundle makes the slates of partitions that were just claimed, before the first of them."""
+        async with self.turn:
+            await self._announce(partitions, self._serving.activation)
+
+    def use(self, serving: Serving) -> None:
+        """Serve another bundle from the next micro-batch on. Call it with `turn` held."""
+        self._serving = serving
+        self._selections, self._views = Selections(), Views()
+        self.reissues.use(serving.published)
+
+    def calls_ended(self) -> int:
+        """Return how many graph calls of the bundle in use have ended."""
+        return self._serving.models.ended
+
+    async def _process(self, batch: MicroBatch) -> None:
         consumer = self._consumer()
         if not consumer.take(batch):  # 1
             return
@@ -106,7 +126,7 @@ class Pipeline:
             groups = self._order(found)  # 3
         with figures.stage("read"):
             user_batches = self._apply_events(groups)  # 4, 5
-        catalogue = self._catalogue()
+        catalogue = self._serving.catalogue()
         if user_batches:
             with figures.stage("step"):
                 user_batches, figures.unknown_items, poison_events = await advance_isolating(  # 6
@@ -132,7 +152,7 @@ class Pipeline:
                 pairs = [(record.key, record.value) for record in written if record.key]
                 self._store.write(partition, pairs, ends.get((topic, partition), -1))
                 self._empty.note(partition, pairs)
-            figures.gains = self._prequential.judge(user_batches, catalogue)
+            figures.gains = self._serving.prequential.judge(user_batches, catalogue)
             self._note(user_batches, slates, slate_ends)
         for tp, part in batch.parts.items():
             self._next[tp] = part[-1].offset + 1
@@ -260,7 +280,7 @@ class Pipeline:
                 standing=parts.standing,
                 reader=SlateReader(parts.settings, parts.standing, wake),
                 batches=parts.batches,
-                catalogue=parts.catalogue,
+                catalogue=lambda: self._serving.catalogue(),
                 rules=parts.rules,
                 clock=parts.clock,
                 metrics=parts.metrics,

@@ -76,7 +76,7 @@ class ReissueParts:
         rules: Returns the rules in force.
         clock: The brokers' clock.
         metrics: Counts the slates.
-        published: The placements of which slates are published; standing slates of others are left as they are.
+        published: The placements of which slates are published at first; standing slates of others are left as they are.
         resume: (user, partition, record) -> the user's state as a user batch without events.
         rank: Scores users for a placement under a catalogue and rules at a time (epoch ms), outside the event loop.
         slate: Makes a slate of a placement for a user: (user, placement, items, catalogue's offset, rules, time, items that
@@ -172,6 +172,11 @@ class Reissues:
         self._since = 0.0
         if self._owned:
             self._start()
+
+    def use(self, published: Sequence[Placement]) -> None:
+        """Make slates of these placements from here on, of another bundle. What it withdraws is found by `look`."""
+        self._published = {one.name: one for one in published}
+        self._doubt_all()
 
     def forget(self) -> None:
         """Forget everything about partitions: they are given up."""

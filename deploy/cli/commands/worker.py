@@ -41,6 +41,7 @@ def worker(
     fatal.prepare()
     from deploy.clients.admin import check
     from deploy.clients.topic_monitor import TopicWatch
+    from stream.catalogue.bundles import candidates
     from stream.worker import run
 
     settings: Settings = context.obj
@@ -57,4 +58,4 @@ def worker(
     topology = check(settings, worker=True)
     settings = settings.model_copy(update={"partitions": topology.partitions})
     TopicWatch(settings, topology.ids).start()
-    run(settings, topology.ids, topology.cluster, topology.room)
+    run(settings, topology.ids, topology.cluster, topology.room, candidates(settings))

@@ -131,7 +131,7 @@ class Case:
 
     def _pipeline(self, settings: Settings) -> Pipeline:
         names = ("consumer", "batches", "fence", "store", "decoder", "comments", "dead_letters", "misplaced",
-                 "sent_before", "catalogue", "rules", "standing", "prequential", "executor", "metrics", "clock")  # fmt: skip
+                 "sent_before", "rules", "standing", "announce", "executor", "metrics", "clock")  # fmt: skip
         serving: Any = SimpleNamespace(
             bundle=self.bundle.id, models=self.models, published=published_of(settings, self.bundle)
         )

@@ -36,7 +36,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the sessions raise: `open` at their opening on CUDA, `call` at a call there."""
     raises: dict[str, Any] = {"open": None, "call": None}
 
-    def make(_: Any, name: str) -> Sessions:
+    def make(_: Any, name: str, like: Any = None) -> Sessions:
         if name == "cuda" and raises["open"] is not None:
             raise raises["open"]
         return Sessions(name, raises["call"] if name == "cuda" else None)

@@ -108,7 +108,7 @@ def test_a_record_on_a_wrong_partition_is_told_by_its_own_keys_hash(form: str) -
 def test_a_slate_names_the_user_as_its_event_does(form: str) -> None:
     parts: dict[str, Any] = dict.fromkeys(
         ("consumer", "batches", "fence", "store", "decoder", "comments", "dead_letters", "misplaced", "sent_before",
-         "catalogue", "rules", "standing", "prequential", "executor", "metrics", "clock")
+         "rules", "standing", "announce", "executor", "metrics", "clock")
     )  # fmt: skip
     settings = load(key=form)
     serving: Any = SimpleNamespace(bundle="b", published=())
