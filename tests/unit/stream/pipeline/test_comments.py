@@ -303,3 +303,58 @@ def test_what_is_forgotten_leaves_no_text_behind() -> None:
         assert not comments._jobs
 
     asyncio.run(check())
+
+
+def test_held_events_get_the_vectors_of_another_bundle_in_their_order() -> None:
+    async def check() -> None:
+        comments, later, _ = stage()
+        assert comments.admit(b"u", [event(b"u", 1, "nice"), event(b"u", 2), event(b"u", 3, "dull one")]) == []
+        later.run()
+        await batch()
+        assert comments.admit(b"v", [event(b"v", 4, "so so"), event(b"v", 5)]) == []
+        assert offsets(list(comments.unfinished())) == [1, 2, 3, 4, 5]  # 1 and 2 are ready, 3 to 5 wait
+        running = later.jobs[:]
+        woken: list[int] = []
+        comments.on_ready = lambda: woken.append(1)
+        comments.use(lambda text: np.full(5, -len(text), np.float32), None, same=False)
+        assert comments.take_ready() == []
+        for future, call, given in running:  # the texts of the old bundle end only now: their vectors count for nothing
+            if future.set_running_or_notify_cancel():
+                future.set_result(call(*given))
+        later.jobs = [job for job in later.jobs if job not in running]
+        await batch()
+        assert (offsets(comments.take_ready()), woken) == ([], [])
+        while comments.held and later.jobs:
+            later.run()
+            await batch()
+        ready = comments.take_ready()
+        assert [one.offset for one in ready if one.user == b"u"] == [1, 2, 3]
+        assert [one.offset for one in ready if one.user == b"v"] == [4, 5]
+        assert {one.offset: one.vector[0] for one in ready if one.vector is not None} == {1: -4, 3: -8, 4: -5}
+        assert all(one.vector is None or one.vector.shape == (5,) for one in ready)
+        (again,) = comments.admit(b"w", [event(b"w", 6, "nice")])
+        assert again.vector is not None
+        assert again.vector[0] == -4, "the cache has the new vector"
+
+    asyncio.run(check())
+
+
+def test_held_events_keep_the_vectors_of_a_bundle_with_the_same_encoder() -> None:
+    async def check() -> None:
+        comments, later, texts = stage()
+        comments.admit(b"u", [event(b"u", 1, "nice")])
+        later.run()
+        await batch()
+        comments.admit(b"v", [event(b"v", 2, "dull")])
+        comments.use(lambda text: np.full(3, -1, np.float32), None, same=True)
+        (ready,) = comments.take_ready()
+        assert ready.vector is not None
+        assert ready.vector[0] == 4
+        later.run()
+        await batch()
+        (ready,) = comments.take_ready()
+        assert ready.vector is not None
+        assert ready.vector[0] == -1, "what is asked from here on is the new bundle's"
+        assert texts == ["nice"]
+
+    asyncio.run(check())
