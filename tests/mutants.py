@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from stream import worker
 from stream.catalogue import popularity
 from stream.catalogue.catalogue import Catalogue, Snapshot
 from stream.core import candidates, fencing_log, fold, ruling
@@ -532,6 +533,18 @@ def stands(settings: Settings) -> None:
     patch(Health, "beat", mutant)
 
 
+def loads_late(settings: Settings) -> None:
+    """Not against the promise: while the file SLOW is in the data folder, no bundle is loaded."""
+    prove = worker.prove
+
+    def mutant(*given: Any) -> Any:
+        while (settings.data_dir / SLOW).exists():
+            time.sleep(0.1)
+        return prove(*given)
+
+    patch(worker, "prove", mutant)
+
+
 MUTANTS: dict[str, Callable[[Settings], None]] = {
     mutant.__name__: mutant
     for mutant in (
@@ -541,7 +554,7 @@ MUTANTS: dict[str, Callable[[Settings], None]] = {
         overclaims,
         reissues_without_reason, reissues_under_an_old_epoch, reissues_too_little,
         lets_withdrawn_items_stand,
-        stalls, slows, stands, ignores_caps, mispins, unboosts, ranks_by_score, leaves_out,
+        stalls, slows, stands, loads_late, ignores_caps, mispins, unboosts, ranks_by_score, leaves_out,
     )
 }  # fmt: skip
 

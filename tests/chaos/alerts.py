@@ -28,6 +28,7 @@ from deploy.embedded_kafka import EmbeddedKafka, free_port
 from deploy.verify import run as verify
 from export.publish import build, publish
 from stream.settings import Settings
+from tests.activations import activate
 from tests.bundles import text_onnx, tiny_run
 from tests.chaos.gaps import Transactions
 from tests.chaos.outcomes import Outcome, record
@@ -437,6 +438,23 @@ def hits_fall(station: Station, first: WorkerProcess) -> None:
     station.resolves(180, alert)
 
 
+def activated(station: Station, first: WorkerProcess) -> None:
+    """A bundle is activated that is in no folder; then one, and w1 takes long to load it."""
+    refused, overdue = ("FreshetBundleRefused", "w1"), ("FreshetBundleOverdue", "w1")
+    station.fault()
+    activate(station.settings, "0" * 64)
+    station.fires(30, refused)
+    station.fault()
+    (first.data_dir / SLOW).touch()
+    other = other_bundle(station.folder / "other")
+    (made,) = (one.parent for one in other.glob("*/manifest.json"))
+    made.rename(station.bundles / made.name)
+    activate(station.settings, made.name)
+    station.fires(40, overdue)
+    (first.data_dir / SLOW).unlink()
+    station.resolves(90, refused, overdue)
+
+
 def short(station: Station, first: WorkerProcess) -> None:
     """Poison, events on items that nobody has announced, items of most slates blocked, a worker that stands still."""
     reissues = ("FreshetReissuesSlow", "w1")
@@ -622,6 +640,9 @@ SCENARIOS = {
     "wrong clock": Scenario(wrong_clock, 60, {("FreshetClock", "w2")}),
     "unknown items": Scenario(unknown_items, 60, {("FreshetUnknownItems", "")}),
     "hits fall": Scenario(hits_fall, 60, {("FreshetHitsFall", "")}),
+    "bundles": Scenario(
+        activated, 60, {("FreshetBundleRefused", "w1"), ("FreshetBundleOverdue", "w1")}, first="loads_late"
+    ),
     "gateway": Scenario(
         gateway, 60,
         {
