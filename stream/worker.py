@@ -302,6 +302,7 @@ class Worker:
             raise InternalError("a bundle is switched before the worker has begun: this is a bug")
         if served is None:
             served = Served(replace(before.loaded, activation=activation), before.items)
+        await served.items.reach(before.items)  # no slate has an older catalogue than those before it
         await parts.switch(served)
         self._served = served
         if served.items is before.items:

@@ -37,6 +37,7 @@ from stream.core.messages import SourceEvent
 from stream.core.ruling import Selection, select
 from stream.core.score_tables import ScoreTables, epoch_of
 from stream.core.state import Interest, is_redelivered
+from stream.inference import loading
 from stream.inference.models import Models
 from stream.kafka.batch import MicroBatch
 from stream.kafka.lease import Lease
@@ -535,7 +536,7 @@ def stands(settings: Settings) -> None:
 
 def loads_late(settings: Settings) -> None:
     """Not against the promise: while the file SLOW is in the data folder, no bundle is loaded."""
-    prove = worker.prove
+    prove = loading.prove
 
     def mutant(*given: Any) -> Any:
         while (settings.data_dir / SLOW).exists():

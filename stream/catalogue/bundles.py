@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream.catalogue.consumer import Record, TopicFollower
+from stream.catalogue.consumer import PAUSE, Record, TopicFollower
 from stream.core.bundle_log import Activation, BundleLog, encode, key_of
 from stream.core.bundle_log import Record as Said
 from stream.core.denials import refusal
 from stream.core.errors import BrokerError
 from stream.kafka.clients import METADATA_MS, consumer_arguments, producer_tasks
 from stream.settings import Settings
-
-PAUSE: Final = 0.02
-"""Seconds between two looks whether the topic is read to its end."""
 
 log = logging.getLogger("freshet.bundles")
 
@@ -64,11 +61,6 @@ class BundlesFollower(TopicFollower):
 
     def report(self) -> None:
         self._on_records()
-
-    async def _take(self, timeout_ms: int) -> bool:
-        took = await super()._take(timeout_ms)
-        self._at = await self._consumer.position(self._place)
-        return took
 
     async def read_to_end(self) -> None:
         """Wait until everything is applied that the topic has now. Raises KafkaError."""

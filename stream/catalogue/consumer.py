@@ -35,6 +35,8 @@ MAX_RECORDS: Final = 500
 """Records applied at a time: encoding 100 new texts takes seconds, and small steps let the stall watch see progress."""
 POLL_MS: Final = 1_000
 METADATA: Final = 10.0
+PAUSE: Final = 0.02
+"""Seconds between two looks at how far another follower is."""
 _log = logging.getLogger(__name__)
 
 
@@ -150,6 +152,13 @@ class TopicFollower:
             await consumer.stop()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    async def reach(self, other: TopicFollower) -> None:
+        """Wait until everything is applied that another follower of the topic has applied. Raises what has ended the task."""
+        while self._at < other._at:
+            if self.task is not None and self.task.done():
+                self.task.result()
+            await asyncio.sleep(PAUSE)
+
     def keep_up(self) -> None:
         """Do the work from here on at the process's own priority, in another thread."""
         self._thread.shutdown(wait=False)
@@ -200,6 +209,7 @@ class TopicFollower:
             raise self._cut
         records = [(record.offset, record.key, record.value) for batch in batches.values() for record in batch]
         if not records:
+            self._at = await self._consumer.position(self._place)
             return False
         loop = asyncio.get_running_loop()
         self._applying = True
@@ -207,6 +217,7 @@ class TopicFollower:
             tell = await loop.run_in_executor(self._thread, self.apply, records)
         finally:
             self._applying = False
+        self._at = await self._consumer.position(self._place)
         tell()
         return True
 

@@ -38,9 +38,8 @@ from stream.gateway import messages as wire
 from stream.gateway.auth import ADMIN, READ, WRITE
 from stream.gateway.demo_page import DemoPage
 from stream.gateway.events import Acceptance, Writer, item_of, rule_of, split
-from stream.gateway.explaining import Explaining
 from stream.gateway.figures import HitRateFile, SlateFigures
-from stream.gateway.items import ItemCatalogue, View
+from stream.gateway.items import View
 from stream.gateway.messages import MOST_COMMENTS, Refused
 from stream.gateway.metrics import GatewayMetrics
 from stream.gateway.min_offset import Wanted, parse
@@ -48,12 +47,10 @@ from stream.gateway.positions import Positions
 from stream.gateway.problems import ProblemError
 from stream.gateway.replica import Replica
 from stream.gateway.routing import JSON, NDJSON, Answer, Call, Route, refused
-from stream.gateway.scorer import Ask, Scorer
+from stream.gateway.scorer import Ask
+from stream.gateway.served import Served
 from stream.gateway.slates import Listener, Slates
 from stream.gateway.trends import Trends
-from stream.gateway.withdrawn import Withdrawn
-from stream.inference.bundle import Bundle
-from stream.inference.serving import placements_of, published_of
 from stream.inference.text_encoder import Encoder
 from stream.settings import DEFAULT_PLACEMENT, Settings
 
@@ -78,6 +75,7 @@ class Parts:
     """What the handlers work with.
 
     Attributes:
+        served: Returns what answers are made with. It may be exchanged for another one; a handler asks for it once.
         rules: Returns the rules in force.
         missing: Returns the conditions for ready that are not met.
         heartbeat: Returns the seconds since the event loop last turned.
@@ -88,15 +86,12 @@ class Parts:
     """
 
     settings: Settings
-    bundle: Bundle
-    encoder: Encoder
+    served: Callable[[], Served]
     texts: Executor
     models: Executor
-    catalogue: ItemCatalogue
     rules: Callable[[], RuleSet]
     replica: Replica
     positions: Positions
-    scorer: Scorer
     acceptance: Acceptance
     writer: Writer
     slates: Slates
@@ -108,7 +103,6 @@ class Parts:
     closing: asyncio.Event
     document: Callable[[], bytes]
     page: Callable[[], bytes]
-    explaining: Explaining
     demo_page: DemoPage
 
 
@@ -123,9 +117,6 @@ class Api:
         self._rules = Rules(parts.settings.rating_scale, parts.settings.oldest)
         self._encoder = msgspec.json.Encoder()
         self._selections = Selections()
-        self._placements = placements_of(parts.settings, parts.bundle)
-        self._published = published_of(parts.settings, parts.bundle)
-        self._withdrawn = Withdrawn(parts.catalogue, parts.rules)
         self._rule_writes = asyncio.Lock()
         self._last_rule = -1  # offset of the last record that this gateway wrote into the rules topic
 
@@ -135,18 +126,18 @@ class Api:
         """Answer GET and POST users/{user}/recommendations."""
         query: wire.SlateQuery = call.query if call.body is None else call.body
         user, key, partition = self._user(call.path["user"])
-        placement = self._placement(query.placement)
-        filtered = _both(placement.filtered, _filter(query.filter))
-        record, met, view = await self._fresh(key, partition, query.min_offset, query.scene, filtered)
+        filtered = _both(self._placement(query.placement).filtered, _filter(query.filter))
+        record, met, served, view = await self._fresh(key, partition, query.min_offset, query.scene, filtered)
         return Answer(
             await self._slate(
+                served,
                 user,
                 key,
                 partition,
                 record,
                 met,
                 view,
-                placement,
+                self._placement(query.placement, served),
                 query.n,
                 query.exclude,
                 query.diversity,
@@ -157,6 +148,7 @@ class Api:
 
     async def _slate(
         self,
+        served: Served,
         user: str,
         key: bytes,
         partition: int,
@@ -176,30 +168,31 @@ class Api:
             rules = self._parts.rules()
             items = _without(view.popular(self._selection(rules, key, scene, view)), exclude, size)
             if explain:
-                items = await self._parts.explaining.popular(key, view, items, rules, scene, KINDS)
+                items = await served.explaining.popular(key, view, items, rules, scene, KINDS)
             return wire.Slate(
                 user=user, items=items, strategy=POPULARITY, min_offset=met,
-                **self._nothing(view), replica=fresh, rules=_offset(rules), placement=named,
+                **self._nothing(served, view), replica=fresh, rules=_offset(rules), placement=named,
             )  # fmt: skip
         diversity, k = _diversity(placement, strength), size + len(set(exclude))
         if diversity.strength and exclude:  # what is left out must not keep items away that are like it
             view, k = view.without(exclude), size
         ask = Ask(key, partition, record, view, k, placement.filter_seen, scene, diversity=diversity)
-        scores = await self._parts.scorer.score(ask)
+        scores = await served.scorer.score(ask)
         items = _without(scores.items, exclude, size)
         if explain:
-            items = await self._parts.explaining.scored(ask, scores, items)
+            items = await served.explaining.scored(ask, scores, items)
         return wire.Slate(
             user=user, items=items, strategy=INTEREST, min_offset=met,
             refolded=scores.user.refolded, diversity=diversity.strength,
-            **self._known(scores.user.state, partition, view), replica=fresh, rules=_offset(scores.rules), placement=named,
+            **self._known(served, scores.user.state, partition, view), replica=fresh, rules=_offset(scores.rules),
+            placement=named,
         )  # fmt: skip
 
     async def rerank(self, call: Call) -> Answer:
         """Answer POST rerank."""
         query: wire.RerankQuery = call.body
         user, key, partition = self._user(query.user)
-        record, met, view = await self._fresh(key, partition, query.min_offset, None, _filter(query.filter))
+        record, met, served, view = await self._fresh(key, partition, query.min_offset, None, _filter(query.filter))
         candidates = list(dict.fromkeys(query.candidates))
         snapshot, rules = view.snapshot, self._parts.rules()
         seq = 0 if record is None else interest.decode(record).seq
@@ -209,12 +202,12 @@ class Api:
         left_out = [one for one in candidates if one not in set(live)]
         fresh = self._replica(partition)
         if record is None or not live:
-            known = self._nothing(view)
+            known = self._nothing(served, view)
             if record is not None:
-                known = self._known(interest.decode(record), partition, view)
+                known = self._known(served, interest.decode(record), partition, view)
             counted = view.counts(live)
             if query.explain:
-                counted = await self._parts.explaining.popular(key, view, counted, rules, None, LEAVING_OUT)
+                counted = await served.explaining.popular(key, view, counted, rules, None, LEAVING_OUT)
             return Answer(
                 wire.Ranked(
                     user=user, items=counted, left_out=left_out, min_offset=met,
@@ -222,14 +215,14 @@ class Api:
                 )
             )  # fmt: skip
         ask = Ask(key, partition, record, view.only(live), len(live), filter_seen=False, kinds=OF_ITEMS)
-        scores = await self._parts.scorer.score(ask)
+        scores = await served.scorer.score(ask)
         items = scores.items
         if query.explain:
-            items = await self._parts.explaining.scored(ask, scores, items)
+            items = await served.explaining.scored(ask, scores, items)
         return Answer(
             wire.Ranked(
                 user=user, items=items, left_out=left_out, strategy=INTEREST, min_offset=met,
-                refolded=scores.user.refolded, **self._known(scores.user.state, partition, view), replica=fresh,
+                refolded=scores.user.refolded, **self._known(served, scores.user.state, partition, view), replica=fresh,
                 rules=_offset(scores.rules),
             )
         )  # fmt: skip
@@ -238,8 +231,9 @@ class Api:
         """Answer POST sessions/recommendations."""
         self._ready()
         query: wire.SessionQuery = call.body
-        placement = self._placement(query.placement)
-        view = self._parts.catalogue.view(query.scene, _both(placement.filtered, _filter(query.filter)))
+        served = self._parts.served()
+        placement = self._placement(query.placement, served)
+        view = served.catalogue.view(query.scene, _both(placement.filtered, _filter(query.filter)))
         size, named = query.n or placement.size, placement.name or UNSET
         fresh = wire.Replica(-1, -1, 0.0)
         if not query.events:
@@ -247,23 +241,23 @@ class Api:
             popular = view.popular(self._selection(rules, NOBODY, query.scene, view))
             items = _without(popular, query.exclude, size)
             if query.explain:
-                items = await self._parts.explaining.popular(NOBODY, view, items, rules, query.scene, KINDS)
+                items = await served.explaining.popular(NOBODY, view, items, rules, query.scene, KINDS)
             return Answer(
                 wire.Slate(
                     user="", items=items, strategy=POPULARITY,
-                    **self._nothing(view), replica=fresh, rules=_offset(rules), placement=named,
+                    **self._nothing(served, view), replica=fresh, rules=_offset(rules), placement=named,
                 )
             )  # fmt: skip
-        events = await self._session_events(query.events)
+        events = await self._session_events(served.encoder, query.events)
         diversity, k = _diversity(placement, query.diversity), size + len(set(query.exclude))
         if diversity.strength and query.exclude:
             view, k = view.without(query.exclude), size
         ask = Ask(NOBODY, 0, None, view, k, placement.filter_seen, query.scene, events=events, diversity=diversity)
-        scores = await self._parts.scorer.score(ask)
+        scores = await served.scorer.score(ask)
         items = _without(scores.items, query.exclude, size)
         if query.explain:
-            items = await self._parts.explaining.scored(ask, scores, items)
-        known = self._known(scores.user.state, 0, view) | {"applied": {}}
+            items = await served.explaining.scored(ask, scores, items)
+        known = self._known(served, scores.user.state, 0, view) | {"applied": {}}
         return Answer(
             wire.Slate(
                 user="", items=items, strategy=INTEREST,
@@ -271,7 +265,7 @@ class Api:
             )
         )  # fmt: skip
 
-    async def _session_events(self, events: Sequence[wire.SessionEvent]) -> list[SourceEvent]:
+    async def _session_events(self, encoder: Encoder, events: Sequence[wire.SessionEvent]) -> list[SourceEvent]:
         now = int(time.time() * 1000)
         if sum(one.type == BEHAVIOURS[COMMENT] for one in events) > MOST_COMMENTS:
             raise ProblemError("invalid", f"expected at most {MOST_COMMENTS} comments", field="events")
@@ -295,12 +289,12 @@ class Api:
                 one.text or "", "", b"", action=one.action or "" if not behaviour else "",
             )  # fmt: skip
             if behaviour == COMMENT:
-                await self._encode(event)
+                await self._encode(encoder, event)
             found.append(event)
         return found
 
-    async def _encode(self, event: SourceEvent) -> None:
-        encoder, loop = self._parts.encoder, asyncio.get_running_loop()
+    async def _encode(self, encoder: Encoder, event: SourceEvent) -> None:
+        loop = asyncio.get_running_loop()
         if encoder.reads and event.value != event.value:
             event.vector, event.read = await loop.run_in_executor(
                 self._parts.texts, encoder.encode_and_read, event.text
@@ -311,7 +305,7 @@ class Api:
     async def user(self, call: Call) -> Answer:
         """Answer GET users/{user}."""
         name, key, partition = self._user(call.path["user"])
-        record, met, view = await self._fresh(key, partition, call.query.min_offset)
+        record, met, served, view = await self._fresh(key, partition, call.query.min_offset)
         if record is None:
             raise ProblemError("not-found", "the user has no state", field="user")
         state = interest.decode(record)
@@ -325,8 +319,8 @@ class Api:
         return Answer(
             wire.User(
                 user=name, last_time=state.last_time, seen=len(state.seen) // 4, state_model=state.model.hex(),
-                current=state.model == self._parts.bundle.state_model, recent=recent, min_offset=met,
-                **self._known(state, partition, view), replica=self._replica(partition),
+                current=state.model == served.bundle.state_model, recent=recent, min_offset=met,
+                **self._known(served, state, partition, view), replica=self._replica(partition),
             )
         )  # fmt: skip
 
@@ -347,7 +341,7 @@ class Api:
         self._ready()
         listener = await self._parts.slates.listen(key)
         try:
-            slates = [await self._now(user, key, partition, one) for one in self._published]
+            slates = [await self._now(user, key, partition, one) for one in self._parts.served().published]
         except BaseException:
             self._parts.slates.leave(key, listener)
             raise
@@ -356,8 +350,11 @@ class Api:
     async def _now(self, user: str, key: bytes, partition: int, placement: Placement) -> Recommendation:
         """Return a user's slate of a placement as it is now, in the form of a worker's."""
         record = _lived(self._parts.replica.record(partition, key))
-        view = self._parts.catalogue.view(None, placement.filtered)
-        return _as_recommendation(await self._slate(user, key, partition, record, "", view, placement, None, (), None))
+        served = self._parts.served()
+        view = served.catalogue.view(None, placement.filtered)
+        return _as_recommendation(
+            await self._slate(served, user, key, partition, record, "", view, placement, None, (), None)
+        )
 
     async def _instead(self, user: str, key: bytes, partition: int, value: bytes) -> bytes | None:
         """Return what a stream sends for a slate: the slate, unless it shows an item that must no longer be shown.
@@ -365,10 +362,11 @@ class Api:
         In its place comes the slate as it is now. If the state is not there yet, nothing comes: the worker re-issues it.
         A slate of a placement that this gateway does not know is not sent then.
         """
-        withdrawn = self._withdrawn.found(key, value)
+        served = self._parts.served()
+        withdrawn = served.withdrawn.found(key, value)
         if withdrawn is None:
             return value
-        placement = self._placements.get(withdrawn.placement)
+        placement = served.placements.get(withdrawn.placement)
         if placement is None:
             return None
         try:
@@ -412,7 +410,8 @@ class Api:
         """Answer GET items/{item}."""
         item = _checked(call.path, _ITEM).item
         await self._items(call.query.min_offset)
-        catalogue = self._parts.catalogue
+        served = self._parts.served()
+        catalogue = served.catalogue
         message, snapshot = catalogue.message(item), catalogue.view().snapshot
         if message is None:
             raise ProblemError("not-found", "the items topic has no such item", field="item")
@@ -421,7 +420,7 @@ class Api:
             wire.ItemAnswer(
                 item=message,
                 live=row != UNKNOWN and bool(snapshot.bias[row] == 0),
-                trained=0 < row <= len(self._parts.bundle.item_ids),
+                trained=0 < row <= len(served.bundle.item_ids),
                 catalogue=snapshot.offset,
             )
         )
@@ -433,7 +432,7 @@ class Api:
             raise ProblemError("invalid", "expected either query or item", field="item")
         filtered = _filter(query.filter)
         await self._items(query.min_offset)
-        catalogue, rules = self._parts.catalogue, self._parts.rules()
+        catalogue, rules = self._parts.served().catalogue, self._parts.rules()
         view = catalogue.view(query.scene, filtered)
         selection = self._selection(rules, NOBODY, query.scene, view, kinds=LEAVING_OUT)
         bias = view.snapshot.bias if selection is None else selection.bias
@@ -460,14 +459,15 @@ class Api:
     async def catalogue(self, call: Call) -> Answer:
         """Answer GET catalogue."""
         await self._items(call.query.min_offset)
-        snapshot, settings = self._parts.catalogue.view().snapshot, self._settings
+        served, settings = self._parts.served(), self._settings
+        snapshot = served.catalogue.view().snapshot
         low, high = settings.rating_scale
-        strength = self._placements[DEFAULT_PLACEMENT].diversity.strength
+        strength = served.placements[DEFAULT_PLACEMENT].diversity.strength
         return Answer(
             wire.CatalogueAnswer(
                 live=snapshot.live, known=snapshot.known, categories=_most_named(snapshot.columns.categories()),
                 scenes=_most_named(snapshot.columns.scenes()), rating_scale=(low, high), key=settings.key,
-                slate_size=settings.slate_size, diversity=strength, bundle=self._parts.bundle.id,
+                slate_size=settings.slate_size, diversity=strength, bundle=served.bundle.id,
                 catalogue=snapshot.offset,
             )
         )  # fmt: skip
@@ -482,7 +482,7 @@ class Api:
         """Answer DELETE items/{item}."""
         item = _checked(call.path, _ITEM).item
         self._ready("broker")
-        existed = self._parts.catalogue.message(item) is not None if self._has("catalogue") else UNSET
+        existed = self._parts.served().catalogue.message(item) is not None if self._has("catalogue") else UNSET
         return Answer(wire.ItemRemoved(item=item, existed=existed, **await self._write_item(item, None)))
 
     async def _write_item(self, item: str, value: bytes | None) -> dict[str, Any]:
@@ -514,7 +514,7 @@ class Api:
                 raise ProblemError("not-accepted", refusal, field="rule", reason=CONTRADICTION)
             warnings = of_times(put, _now())
             if self._has("catalogue"):
-                columns = self._parts.catalogue.view().snapshot.columns
+                columns = self._parts.served().catalogue.view().snapshot.columns
                 warnings += await asyncio.to_thread(of_items, put, rules.rules, columns)
             return Answer(wire.RuleWritten(rule=name, warnings=warnings, **await self._write_rule(name, call.raw)))
 
@@ -543,7 +543,8 @@ class Api:
         query: wire.SimilarQuery = call.query
         filtered = _filter(query.filter)
         await self._items(query.min_offset)
-        view = self._parts.catalogue.view(query.scene, filtered)
+        served = self._parts.served()
+        view = served.catalogue.view(query.scene, filtered)
         row = view.snapshot.row(item)
         if row == UNKNOWN:
             raise ProblemError("not-found", "neither the bundle nor the catalogue has the item", field="item")
@@ -552,25 +553,27 @@ class Api:
         rules = self._parts.rules()
         selection = self._selection(rules, NOBODY, query.scene, view, kinds=LEAVING_OUT)
         items = await loop.run_in_executor(self._parts.models, partial(view.similar, row, n, selection))
-        return Answer(self._list(items, SIMILAR, view, rules))
+        return Answer(self._list(served, items, SIMILAR, view, rules))
 
     async def popular(self, call: Call) -> Answer:
         """Answer GET popular."""
         query: wire.PopularQuery = call.query
         filtered = _filter(query.filter)
         await self._items(query.min_offset)
-        view = self._parts.catalogue.view(query.scene, filtered)
+        served = self._parts.served()
+        view = served.catalogue.view(query.scene, filtered)
         rules = self._parts.rules()
         popular = view.popular(self._selection(rules, NOBODY, query.scene, view))
         items = _without(popular, query.exclude, query.n or self._settings.slate_size)
-        return Answer(self._list(items, POPULARITY, view, rules))
+        return Answer(self._list(served, items, POPULARITY, view, rules))
 
     async def trending(self, call: Call) -> Answer:
         """Answer GET trending."""
         query: wire.TrendingQuery = call.query
         filtered = _filter(query.filter)
         self._ready()
-        trends, view = self._parts.trends, self._parts.catalogue.view(query.scene, filtered)
+        trends, served = self._parts.trends, self._parts.served()
+        view = served.catalogue.view(query.scene, filtered)
         rules = self._parts.rules()
         selection = self._selection(rules, NOBODY, query.scene, view, kinds=LEAVING_OUT)
         snapshot, grown = view.snapshot, trends.growth()
@@ -583,7 +586,7 @@ class Api:
         return Answer(
             wire.Trending(
                 items=_without(live, query.exclude, query.n or self._settings.slate_size), strategy=TRENDING,
-                bundle=self._parts.bundle.id, catalogue=snapshot.offset, window_seconds=trends.window,
+                bundle=served.bundle.id, catalogue=snapshot.offset, window_seconds=trends.window,
                 counted_seconds=round(trends.seconds, 1), complete=trends.complete, rules=_offset(rules),
             )
         )  # fmt: skip
@@ -632,11 +635,12 @@ class Api:
 
     # what they share
 
-    def _placement(self, name: str | None) -> Placement:
+    def _placement(self, name: str | None, served: Served | None = None) -> Placement:
         """Return a placement by its name. Raises ProblemError, which lists the known ones."""
-        found = self._placements.get(DEFAULT_PLACEMENT if name is None else name)
+        placements = (served or self._parts.served()).placements
+        found = placements.get(DEFAULT_PLACEMENT if name is None else name)
         if found is None:
-            known = ", ".join(self._placements)
+            known = ", ".join(placements)
             raise ProblemError("invalid", f"found {name!r}, expected one of {known}", field="placement")
         return found
 
@@ -674,13 +678,15 @@ class Api:
         min_offset: str | None,
         scene: str | None = None,
         filtered: Filter | None = None,
-    ) -> tuple[bytes | None, str, View]:
-        """Return a user's record and a view of the catalogue that contain what is asked for, and how it was met."""
+    ) -> tuple[bytes | None, str, Served, View]:
+        """Return a user's record that contains what is asked for, how it was met, and what the answer is made with: its view
+        of the catalogue contains what is asked for, too."""
         self._ready()
         parts = self._parts
         read = partial(parts.replica.record, partition, key)
         if min_offset is None:
-            return _lived(read()), "", parts.catalogue.view(scene, filtered)
+            served = parts.served()
+            return _lived(read()), "", served, served.catalogue.view(scene, filtered)
         wanted = self._wanted(min_offset, partition)
         with self._waiting() as how:
             until = asyncio.get_running_loop().time() + self._settings.serve_wait
@@ -688,7 +694,8 @@ class Api:
             await parts.positions.wait_rules(wanted.rules, until)
             record, how[0] = await parts.positions.wait(key, partition, read, wanted, until, self._topics)
             how[0] = how[0] or "applied"
-        return _lived(record), how[0], parts.catalogue.view(scene, filtered)
+        served = parts.served()
+        return _lived(record), how[0], served, served.catalogue.view(scene, filtered)
 
     async def _items(self, min_offset: str | None) -> None:
         """Wait for the catalogue and the rules."""
@@ -718,26 +725,26 @@ class Api:
         replica = self._parts.replica
         return wire.Replica(partition, replica.offset(partition), round(replica.age(partition) * 1000, 1))
 
-    def _known(self, state: Interest, partition: int, view: View) -> dict[str, Any]:
+    def _known(self, served: Served, state: Interest, partition: int, view: View) -> dict[str, Any]:
         applied = {
             f"{topic}/{partition}": offset
             for topic, offset in zip(self._topics, state.applied, strict=True)
             if offset >= 0
         }
         return {
-            "seq": state.seq, "chain": state.chain.hex(), "applied": applied, "bundle": self._parts.bundle.id,
+            "seq": state.seq, "chain": state.chain.hex(), "applied": applied, "bundle": served.bundle.id,
             "catalogue": view.snapshot.offset, "tables": epoch_of(view.snapshot),
         }  # fmt: skip
 
-    def _nothing(self, view: View) -> dict[str, Any]:
+    def _nothing(self, served: Served, view: View) -> dict[str, Any]:
         return {
-            "seq": 0, "chain": ZERO_CHAIN.hex(), "applied": {}, "bundle": self._parts.bundle.id,
+            "seq": 0, "chain": ZERO_CHAIN.hex(), "applied": {}, "bundle": served.bundle.id,
             "catalogue": view.snapshot.offset,
         }  # fmt: skip
 
-    def _list(self, items: list[Scored], strategy: str, view: View, rules: RuleSet) -> wire.Items:
+    def _list(self, served: Served, items: list[Scored], strategy: str, view: View, rules: RuleSet) -> wire.Items:
         return wire.Items(
-            items=items, strategy=strategy, bundle=self._parts.bundle.id, catalogue=view.snapshot.offset,
+            items=items, strategy=strategy, bundle=served.bundle.id, catalogue=view.snapshot.offset,
             rules=_offset(rules),
         )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """One gateway process: it loads the bundle, follows the catalogue and the states, and answers until it is stopped.
 
 Start order: bundle and golden vectors, the server (which answers 503 and says what it waits for), then the catalogue, the
-states and Kafka's clients. Stop order (SIGTERM, SIGINT): accept no new connections, end streams, answer what has begun,
-close.
+states and Kafka's clients. While it runs it changes to the bundle of the newest activation (stream.swap). Stop order
+(SIGTERM, SIGINT): accept no new connections, end streams, answer what has begun, close.
 
 Any part that ends on its own ends the process, with a line that says why (stream.process.supervision).
 """
@@ -13,15 +13,20 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, Final
 
 import msgspec
 from aiokafka.errors import KafkaError
 
-from stream.catalogue.consumer import ItemsFollower, RulesFollower, TablesFollower
+from stream.catalogue.bundles import BundlesFollower, BundlesWriter
+from stream.catalogue.catalogue import Catalogue
+from stream.catalogue.consumer import RulesFollower, TablesFollower
+from stream.core.bundle_log import Activation
 from stream.core.denials import refusal
 from stream.core.errors import BrokerError, BundleError, FreshetError, RecordError, SettingsError
 from stream.core.features import UNKNOWN
@@ -34,20 +39,19 @@ from stream.gateway.commits import Commits
 from stream.gateway.connections import listen, server
 from stream.gateway.demo_page import DemoPage
 from stream.gateway.events import Acceptance, Writer
-from stream.gateway.explaining import Explaining
 from stream.gateway.figures import SlateFigures
 from stream.gateway.hosts import is_local
-from stream.gateway.items import ItemCatalogue
 from stream.gateway.metrics import GatewayMetrics
 from stream.gateway.page import page
 from stream.gateway.positions import Positions
 from stream.gateway.replica import Replica
 from stream.gateway.replica_store import ReplicaStore
 from stream.gateway.routing import Router
-from stream.gateway.scorer import Scorer
+from stream.gateway.served import Served, served
 from stream.gateway.slates import Slates
 from stream.gateway.trends import Trends
 from stream.inference.bundle import Bundle, current, load
+from stream.inference.loading import Loaded, Loader, Refusal, first, prove, warn_of_current
 from stream.inference.serving import Opened, Threads, check_fit, open_for
 from stream.kafka.lenient_records import bound_unpacking, escape_header_names
 from stream.observability import logs
@@ -58,6 +62,7 @@ from stream.process.startup import in_time, loop_factory
 from stream.process.stopping import stopping
 from stream.process.watchdog import guard
 from stream.settings import Settings
+from stream.swap import Swap, SwapParts
 
 PROCESS: Final = "gateway"
 BUNDLE_LIMIT: Final = 120.0  # seconds to load a bundle and to compute its golden vectors
@@ -69,15 +74,22 @@ THREADS: Final = ("topics", "signals")  # must not end on their own
 log = logging.getLogger("freshet.gateway")
 
 
-def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: str = "") -> None:
+def run(
+    settings: Settings,
+    topics: Mapping[str, str] | None = None,
+    cluster: str = "",
+    activated: Sequence[Activation] = (),
+) -> None:
     """Run one gateway until SIGTERM or SIGINT, then end the process. Later errors end the process, too.
 
     Args:
         settings: The gateway's settings.
         topics: Topic -> its id, if the broker reports ids.
         cluster: The cluster's id.
+        activated: What the topic `bundles` has activated, the newest first; the first bundle that can be used is
+            served, else the one that CURRENT names.
     Raises:
-        FreshetError: The bundle cannot be used, or the settings do not fit it.
+        FreshetError: No bundle can be used, or the settings do not fit it.
     """
     logs.configure(settings.log_level)
     stopping.listen()
@@ -91,19 +103,29 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: st
             f"serve_host: found {settings.serve_host}, expected this machine's own address (127.0.0.1): without serve_tokens "
             "everybody who reaches it could read users and write events; set FRESHET_SERVE_TOKENS to a file of tokens"
         )
-    guard.arm(max(settings.hang_limit, 2 * BUNDLE_LIMIT))  # a driver may hang, too
-    with in_time(
-        BUNDLE_LIMIT, BundleError(f"golden.npz: not computed within {BUNDLE_LIMIT:g} s: a graph does not end")
-    ):
-        bundle = load(current(settings.bundles))
-        check_fit(settings, bundle)
-        threads = Threads()
-        opened = open_for(bundle, settings.provider, threads)
+    guard.arm(max(settings.hang_limit, (2 + len(activated)) * BUNDLE_LIMIT))  # a driver may hang, too
+    threads = Threads()
+    chosen = [_choose(settings, activated, threads)]  # given away below: what is served first must not stay for ever
     supervision.guard_threads(lambda: stopping.asked)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         supervision.guard_loop(runner.get_loop(), lambda: stopping.asked)
-        runner.run(Gateway(settings, bundle, opened, threads, tokens, partitions, topics or {}, cluster).live())
+        runner.run(Gateway(settings, *chosen.pop(), threads, tokens, partitions, topics or {}, cluster).live())
     leave(0)  # threads that are still busy do not delay the end
+
+
+def _choose(settings: Settings, activated: Sequence[Activation], threads: Threads) -> tuple[Loaded, list[Refusal]]:
+    """Return what is served at first, and what was refused before it."""
+
+    def of_current() -> tuple[Bundle, Opened]:
+        late = BundleError(f"golden.npz: not computed within {BUNDLE_LIMIT:g} s: a graph does not end")
+        with in_time(BUNDLE_LIMIT, late):
+            bundle = load(current(settings.bundles))
+            check_fit(settings, bundle)
+            return bundle, open_for(bundle, settings.provider, threads)
+
+    loaded, refused = first(settings, activated, threads, of_current, BUNDLE_LIMIT)
+    warn_of_current(settings, loaded.activation)
+    return loaded, refused
 
 
 def _partitions(settings: Settings) -> tuple[int, ...]:
@@ -126,8 +148,8 @@ class Gateway:
     def __init__(
         self,
         settings: Settings,
-        bundle: Bundle,
-        opened: Opened,
+        loaded: Loaded,
+        refused: Sequence[Refusal],
         threads: Threads,
         tokens: Tokens,
         partitions: tuple[int, ...],
@@ -136,8 +158,7 @@ class Gateway:
     ) -> None:
         """Create the gateway; it starts with `live`. See `run` for the arguments."""
         self._settings = settings
-        self._bundle = bundle
-        self._opened = opened
+        self._refused = refused
         self._threads = threads
         self._tokens = tokens
         self._closing = asyncio.Event()
@@ -149,7 +170,6 @@ class Gateway:
         self._tasks: list[tuple[str, asyncio.Future[Any] | None]] = []
         self._read = 0
         self.positions = Positions()
-        self._catalogue = ItemCatalogue(bundle, opened.encoder.item_vectors)
         self._book = RuleBook(settings.key)
         store = ReplicaStore(
             settings.replica_dir, cluster, settings.changelog_topic, topics.get(settings.changelog_topic, "")
@@ -158,31 +178,27 @@ class Gateway:
         self._replica = Replica(settings, store, partitions, self.positions, self._left_out, self._trends.add)
         self.positions.unowned = lambda partition: self._replica.offset(partition) < 0
         self._commits = Commits(settings, self._replica, self.positions)
-        self._scorer = Scorer(
-            opened.models, bundle.spec, bundle.state_model, bundle.hidden, settings.sources, threads.models,
-            lambda: self._book.current, lambda size, seconds: self._metrics.scored(size, seconds),
-        )  # fmt: skip
+        self._served = self._serve(loaded)
+        self._served.items.on_rejected, self._served.items.on_snapshot = self._reject_item, self._on_snapshot
+        self._bundles = BundlesFollower(settings, self._look_at_bundles)
+        self._bundles_writer = BundlesWriter(settings, PROCESS)
+        self._loader = Loader()
+        self._swap: Swap[Served] | None = None
         acceptance = Acceptance(settings)
         self._writer = Writer(settings, acceptance, self._knows)
         figures = SlateFigures()
         self._slates = Slates(settings, partitions, figures)
-        self._items = ItemsFollower(settings, self._catalogue, self._reject_item, self._on_snapshot)
         self._rules = RulesFollower(
             settings, self._book, lambda one: self._metrics.refuse_rule(one.reason), self._on_rules
         )
         self._tables: TablesFollower | None = None
-        if settings.tables == "stream" and bundle.tables is not None:
-            self._tables = TablesFollower(
-                settings, self._catalogue, lambda one: self._metrics.refuse_table(one.reason),
-                lambda epoch: self._metrics.observe_tables(epoch.closed.epoch, epoch.closed.created),
-            )  # fmt: skip
+        if settings.tables == "stream" and loaded.bundle.tables is not None:
+            self._tables = self._tables_of(self._served)
         api = Api(
             Parts(
-                settings, bundle, opened.encoder, threads.texts, threads.models, self._catalogue,
-                lambda: self._book.current, self._replica, self.positions, self._scorer, acceptance, self._writer,
-                self._slates, self._trends, figures, lambda: self._metrics, self.missing, self.age, self._closing,
-                lambda: self._document, lambda: self._page, Explaining(bundle, opened.models, threads.models, self._catalogue),
-                DemoPage(),
+                settings, lambda: self._served, threads.texts, threads.models, lambda: self._book.current, self._replica,
+                self.positions, acceptance, self._writer, self._slates, self._trends, figures, lambda: self._metrics,
+                self.missing, self.age, self._closing, lambda: self._document, lambda: self._page, DemoPage(),
             )
         )  # fmt: skip
         table = routes(api)
@@ -192,7 +208,7 @@ class Gateway:
         self._metrics = GatewayMetrics(tuple(dict.fromkeys(route.path for route in table)))
         self._application = Application(settings, Router(table), tokens, self._metrics, fatal)
         self._metrics.ready.set_function(lambda: float(not self.missing()))
-        self._metrics.bundle_info.labels(bundle.id, bundle.state_model.hex()).set(1)
+        self._describe_bundle()
         self._metrics.build_info.labels(version("freshet")).set(1)
 
     def age(self) -> float:
@@ -201,7 +217,7 @@ class Gateway:
 
     def _knows(self, item: str) -> bool:
         """Return whether an item is in the bundle or in the topic `items`; True until that topic is read."""
-        return "catalogue" not in self._started or self._catalogue.snapshot.row(item) != UNKNOWN
+        return "catalogue" not in self._started or self._served.catalogue.snapshot.row(item) != UNKNOWN
 
     def missing(self) -> list[str]:
         """Return the conditions for ready that are not met; empty: ready."""
@@ -229,19 +245,19 @@ class Gateway:
         guard.arm(self._settings.hang_limit)
         LoopWatch(self._settings.stall_limit, {"the event loop": lambda: self._turned}, guard.beat).start()
         stopping.in_order(lambda: _tell(loop, self._stop.set))
-        self._scorer.start()
+        self._served.scorer.start()
         self._tasks = [
             ("beat", asyncio.ensure_future(self._beat(http))),
-            ("scorer", self._scorer.task),
             ("server", asyncio.ensure_future(http.serve([listening]))),
         ]
-        log.info("gateway starts", extra={"port": port, "bundle": self._bundle.id})
+        log.info("gateway starts", extra={"port": port, "bundle": self._served.bundle.id})
         asked = asyncio.ensure_future(self._stop.wait())
         starting = asyncio.ensure_future(self._start())
         await asyncio.wait((asked, starting), return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
             leave(0, "gateway stopped", level=logging.INFO)
         await starting
+        self._swap = self._start_swap()
         log.info("gateway is ready", extra={"port": port, "partitions": len(self._replica.partitions)})
         await asked
         await self._shut(http)
@@ -249,11 +265,16 @@ class Gateway:
     async def _start(self) -> None:
         """Start what needs Kafka, all at once. Raises FreshetError."""
         await asyncio.gather(
-            self._start_items(), self._start_rules(), self._start_tables(), self._start_states(), self._start_clients()
+            self._start_items(),
+            self._start_rules(),
+            self._start_tables(),
+            self._start_states(),
+            self._start_clients(),
+            self._start_bundles(),
         )
 
     async def _start_items(self) -> None:
-        await self._items.start()
+        await self._served.items.start()
         self._started.add("catalogue")
 
     async def _start_rules(self) -> None:
@@ -264,6 +285,11 @@ class Gateway:
         if self._tables is not None:
             await self._tables.start()
         self._started.add("tables")
+
+    async def _start_bundles(self) -> None:
+        await self._bundles.start()
+        await self._bundles_writer.start()
+        self._started.add("bundles")
 
     async def _start_states(self) -> None:
         await self._replica.start()
@@ -294,21 +320,24 @@ class Gateway:
             await asyncio.sleep(TICK)
 
     def _look(self, threads: Iterable[tuple[str, threading.Thread | None]], http: Any) -> None:
-        tasks = [*self._tasks]
+        items, scorer = self._served.items, self._served.scorer
+        tasks = [*self._tasks, ("scorer", scorer.task)]
         work: dict[str, Work] = {}
         if "catalogue" in self._started:
-            tasks += self._items.tasks()
+            tasks += items.tasks()
         if "rules" in self._started:
             tasks += self._rules.tasks()
         if self._tables is not None:
             tasks += self._tables.tasks() if "tables" in self._started else ()
             work |= self._tables.work()
+        if "bundles" in self._started:
+            tasks += [*self._bundles.tasks(), *self._bundles_writer.tasks()]
         if "replica" in self._started:
             tasks += self._replica.tasks()
         if "broker" in self._started:
             tasks += [*self._slates.tasks(), *self._writer.tasks()]
         supervision.look(tasks, threads)
-        for one in (self._items.work(), self._rules.work(), self._replica.work(), self._scorer.work()):
+        for one in (items.work(), self._rules.work(), self._bundles.work(), self._replica.work(), scorer.work()):
             work |= one
         self._progress.look(work)
         self._tokens.refresh()
@@ -319,6 +348,85 @@ class Gateway:
         metrics.records.inc(replica.records - self._read)
         self._read = replica.records
 
+    # changing the bundle
+
+    def _serve(self, loaded: Loaded, *, steps_back: bool = False) -> Served:
+        return served(
+            self._settings, loaded, self._threads, lambda: self._book.current,
+            lambda size, seconds: self._metrics.scored(size, seconds), steps_back=steps_back,
+        )  # fmt: skip
+
+    def _tables_of(self, of: Served) -> TablesFollower:
+        return TablesFollower(
+            self._settings, of.catalogue, lambda one: self._metrics.refuse_table(one.reason),
+            lambda epoch: self._metrics.observe_tables(epoch.closed.epoch, epoch.closed.created),
+        )  # fmt: skip
+
+    def _describe_bundle(self) -> None:
+        bundle = self._served.bundle
+        self._metrics.bundle_info.clear()
+        self._metrics.bundle_info.labels(bundle.id, bundle.state_model.hex()).set(1)
+
+    def _start_swap(self) -> Swap[Served]:
+        parts = SwapParts[Served](
+            name=uuid.uuid4().hex, process=PROCESS, log=lambda: self._bundles.log, write=self._bundles_writer.write,
+            prepare=self._prepare, switch=self._switch, figures=self._metrics.bundle, now=lambda: int(time.time() * 1000),
+        )  # fmt: skip
+        loaded = self._served.loaded
+        swap = Swap(parts, loaded.activation, self._refused, loaded.seconds)
+        swap.start()
+        self._tasks.append(("swap", swap.task))
+        return swap
+
+    def _look_at_bundles(self) -> None:
+        if self._swap is not None:
+            self._swap.look()
+
+    async def _prepare(self, activation: Activation) -> Served:
+        """Load the bundle of an activation beside the one in use, and all that belongs to it."""
+        settings, threads, encoder = self._settings, self._threads, self._served.encoder
+        loaded = await self._loader.run(lambda: prove(settings, activation, threads, encoder))
+        made = await self._loader.run(lambda: self._serve(loaded, steps_back=True))
+        try:
+            await made.items.start()
+            if settings.tables == "stream" and loaded.bundle.tables is not None:
+                if self._tables is not None:
+                    await self._tables.serve(made.catalogue)
+                else:
+                    tables = self._tables_of(made)
+                    await tables.start()
+                    self._tables = tables
+        except BaseException:
+            await made.items.stop()
+            self._leave_tables(made.catalogue)
+            raise
+        return made
+
+    async def _switch(self, activation: Activation, made: Served | None) -> None:
+        """Answer with what was prepared, and free what was served; None: the same bundle under another activation."""
+        before = self._served
+        if made is None:
+            self._served = replace(before, loaded=replace(before.loaded, activation=activation))
+            return
+        await made.items.reach(before.items)  # what a client has seen stays: min_offset holds
+        before.items.on_snapshot = None
+        made.items.on_rejected, made.items.on_snapshot = self._reject_item, self._on_snapshot
+        made.items.keep_up()
+        made.scorer.start()
+        self._served = made
+        self._on_snapshot(made.catalogue.snapshot)
+        self._describe_bundle()
+        self._leave_tables(before.catalogue)
+        await before.items.stop()
+        await asyncio.sleep(self._settings.serve_timeout)  # requests that have begun end with what they began with
+        await before.scorer.stop()
+        del before
+        await self._loader.free()
+
+    def _leave_tables(self, catalogue: Catalogue) -> None:
+        if self._tables is not None:
+            self._tables.leave(catalogue)
+
     def _left_out(self, fenced: int, forged: int) -> None:
         self._metrics.left_out.inc(fenced + forged)
 
@@ -326,7 +434,7 @@ class Gateway:
         self._metrics.catalogue_items.labels("live").set(snapshot.live)
         self._metrics.catalogue_items.labels("known").set(snapshot.known)
         self._metrics.catalogue_offset.set(snapshot.offset)
-        self.positions.catalogue(self._catalogue.offset)
+        self.positions.catalogue(self._served.catalogue.offset)
 
     def _on_rules(self, rules: RuleSet) -> None:
         self._metrics.observe_rules(rules)
@@ -352,11 +460,16 @@ class Gateway:
                 task.cancel()
         stopping.waits_for = "Kafka's clients and RocksDB to be closed"
         await self._commits.stop()
-        await self._scorer.stop()
+        if self._swap is not None:
+            await self._swap.stop()
+        await self._served.scorer.stop()
         await self._slates.stop()
         await self._writer.stop()
         await self._replica.stop()
-        await self._items.stop()
+        await self._served.items.stop()
+        await self._bundles_writer.stop()
+        await self._bundles.stop()
+        self._loader.stop()
         await self._rules.stop()
         if self._tables is not None:
             await self._tables.stop()

@@ -43,6 +43,7 @@ def serve(
     fatal.prepare("gateway")
     from deploy.clients.admin import check
     from deploy.clients.topic_monitor import TopicWatch
+    from stream.catalogue.bundles import candidates
     from stream.gateway import gateway as process
 
     settings: Settings = context.obj
@@ -60,7 +61,7 @@ def serve(
     topology = check(settings, gateway=True)
     settings = settings.model_copy(update={"partitions": topology.partitions})
     TopicWatch(settings, topology.ids).start()
-    process.run(settings, topology.ids, topology.cluster)
+    process.run(settings, topology.ids, topology.cluster, candidates(settings))
 
 
 def _numbers(text: str) -> tuple[int, ...]:
