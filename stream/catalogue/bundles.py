@@ -27,16 +27,20 @@ class BundlesFollower(TopicFollower):
     Args:
         settings: The settings.
         on_records: Called in the event loop after records were applied.
+        quiet: Whether it logs nothing: somebody else follows the topic soon.
     Attributes:
         log: What the topic says.
     """
 
-    def __init__(self, settings: Settings, on_records: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, settings: Settings, on_records: Callable[[], None] = lambda: None, *, quiet: bool = False
+    ) -> None:
         super().__init__(
             settings, settings.bundles_topic, "bundles", "what was activated", isolation="read_uncommitted"
         )
         self.log = BundleLog()
         self._on_records = on_records
+        self._quiet = quiet
 
     def offset(self) -> int:
         return self.log.offset
@@ -45,7 +49,7 @@ class BundlesFollower(TopicFollower):
         left_out = self.log.apply(records)
 
         def tell() -> None:
-            for one in left_out:
+            for one in () if self._quiet else left_out:
                 log.warning(
                     "bundles: %s", one.message, extra={"offset": one.offset, "reason": one.reason, "field": one.field}
                 )
@@ -53,6 +57,8 @@ class BundlesFollower(TopicFollower):
         return tell
 
     def loaded(self) -> None:
+        if self._quiet:
+            return
         newest = self.log.newest
         log.info(
             "bundles loaded: %d activations, offset %d", len(self.log.activations), self.log.offset,
@@ -77,7 +83,7 @@ class BundlesFollower(TopicFollower):
 
 async def read(settings: Settings) -> BundleLog:
     """Return what the topic `bundles` says now. Raises the errors of TopicFollower.start."""
-    follower = BundlesFollower(settings)
+    follower = BundlesFollower(settings, quiet=True)
     try:
         await follower.start()
         return follower.log

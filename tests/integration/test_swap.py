@@ -12,6 +12,7 @@ import pytest
 from deploy.verify import Report, Scope, run
 from stream.settings import Settings
 from tests.activations import activate, broken_bundle, bundle_log, damage, made_by, reports, third_bundle, two_bundles
+from tests.gateway_process import GatewayProcess
 from tests.settings import QUICK
 from tests.worker_process import Events, WorkerProcess, all_committed, until
 
@@ -190,4 +191,48 @@ def test_a_newer_activation_replaces_one_in_progress_and_comments_get_the_new_en
         assert third in made_by(shop.settings, shop.a)
         shop.is_whole()
     finally:
+        worker.close()
+
+
+def test_a_gateway_changes_for_itself_and_min_offset_holds(shop: Shop) -> None:
+    worker = shop.worker().start()
+    gateway = GatewayProcess(shop.settings, shop.folder, bundles=shop.bundles, serve_timeout=2.0).start()
+    stop, wrong, seen = threading.Event(), [], set()
+
+    def ask() -> None:
+        """A click, and the slate with it, again and again: each answer contains the click, whichever bundle it is of."""
+        while not stop.is_set():
+            click = {"type": "click", "user": "user1", "item": "item-3", "time": int(time.time() * 1000)}
+            written = gateway.ask("POST", "/v1/events", click)
+            answer = gateway.slate("user1", f"min_offset={written.body['events'][0]['min_offset']}&explain=true")
+            if (written.status, answer.status, answer.body.get("min_offset")) != (200, 200, "applied"):
+                wrong.append((written, answer))
+            seen.add(answer.body.get("bundle"))
+
+    try:
+        worker.wait_ready()
+        gateway.wait_ready()
+        shop.live(worker)
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            number = activate(shop.settings, shop.b)
+            for one, metric in ((worker, "freshet_bundle_activation"), (gateway, "freshet_api_bundle_activation")):
+                until(lambda one=one, metric=metric: one.metric(metric) == number, 120, one.awaited("switched"))  # type: ignore[misc]
+            time.sleep(1)
+        finally:
+            stop.set()
+            asking.join()
+        assert (wrong, seen) == ([], {shop.a, shop.b})
+        assert gateway.slate("user1").body["bundle"] == shop.b
+        assert gateway.ask("GET", "/v1/catalogue").body["bundle"] == shop.b
+        assert gateway.metric("freshet_api_bundle_info", bundle=shop.b) == 1
+        assert {one["process"] for one in reports(shop.settings, "loaded")} == {"worker", "gateway"}
+        assert len(reports(shop.settings, "switched")) == 2, "a gateway makes no slates"
+        activate(shop.settings, "0" * 64)
+        until(lambda: gateway.metric("freshet_api_bundle_refused") == 1, 60, gateway.awaited("refused"))
+        assert gateway.slate("user2").body["bundle"] == shop.b
+        made_by(shop.settings, shop.a)
+    finally:
+        gateway.close()
         worker.close()
