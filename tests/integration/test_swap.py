@@ -19,6 +19,7 @@ from tests.worker_process import Events, WorkerProcess, all_committed, until
 pytestmark = pytest.mark.integration
 
 USERS = 12
+MIB = 1 << 20
 
 
 class Shop:
@@ -190,6 +191,26 @@ def test_a_newer_activation_replaces_one_in_progress_and_comments_get_the_new_en
         shop.live(worker)
         assert third in made_by(shop.settings, shop.a)
         shop.is_whole()
+    finally:
+        worker.close()
+
+
+def test_a_bundle_that_is_no_longer_served_is_freed(shop: Shop) -> None:
+    """Both have a text encoder of their own, tens of MiB of it."""
+    third = third_bundle(shop.bundles)
+    worker = shop.worker().start()
+    sizes: dict[str, list[float]] = {shop.a: [], third: []}
+    try:
+        worker.wait_ready()
+        shop.live(worker)
+        for done, bundle in enumerate((third, shop.a) * 4, 1):
+            activate(shop.settings, bundle)
+            until(lambda done=done: swaps(worker) == done, 90, lambda: worker.awaited("switched"))  # type: ignore[misc]
+            shop.live(worker, 10)
+            sizes[bundle].append(worker.metric("process_resident_memory_bytes") / MIB)
+        for found in sizes.values():
+            assert found[-1] < found[1] + 40, sizes
+        made_by(shop.settings, shop.a)
     finally:
         worker.close()
 
