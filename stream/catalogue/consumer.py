@@ -40,6 +40,26 @@ PAUSE: Final = 0.02
 _log = logging.getLogger(__name__)
 
 
+class _Cut:
+    """Notes that what was built from the topic contains records that no longer exist.
+
+    It is an object of its own: the client is full of reference cycles, and keeps what it refers to until they are collected.
+
+    Args:
+        what: What is built from the topic, in words.
+    Attributes:
+        error: The error to raise; None if nothing was cut off. It is not raised within a fetch of the client.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.error: LossError | None = None
+        self._what = what
+
+    async def note(self, tp: TopicPartition, end: int, read: int) -> None:
+        """Note where the log ends that was read further."""
+        self.error = compacted_cut(tp.topic, tp.partition, end, read, self._what)
+
+
 class TopicFollower:
     """Applies partition 0 of a compacted topic, in its own thread, so that work on records delays nothing else.
 
@@ -75,7 +95,7 @@ class TopicFollower:
         self._applying = False
         self._end = -1  # the topic's end at the start
         self._at = -1  # the position, which also moves past offsets without a record
-        self._cut: LossError | None = None
+        self._cut = _Cut(what)
 
     def offset(self) -> int:
         """Return the last applied offset; -1 for none."""
@@ -106,7 +126,7 @@ class TopicFollower:
         """
         try:
             self._consumer = groupless_consumer(self._settings, self._name, isolation_level=self._isolation)
-            watch_epochs(self._consumer, [self._place.topic], self._on_cut)
+            watch_epochs(self._consumer, [self._place.topic], self._cut.note)
             await self._consumer.start()
             self._consumer.assign([self._place])
             await self._check_topic()
@@ -145,8 +165,12 @@ class TopicFollower:
     async def stop(self) -> None:
         """End the task, the consumer and the thread, without raising a failure of the task again. May be called twice."""
         if self.task is not None:
-            self.task.cancel()
-            await asyncio.wait([self.task])
+            task, self.task = (
+                self.task,
+                None,
+            )  # its error refers to this object: nothing of it is to wait for the collector
+            task.cancel()
+            await asyncio.wait([task])
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
             await consumer.stop()
@@ -198,15 +222,15 @@ class TopicFollower:
         try:
             batches = await self._consumer.getmany(self._place, timeout_ms=timeout_ms, max_records=MAX_RECORDS)
         except OffsetOutOfRangeError as error:
-            if self._cut is not None:
-                raise self._cut from None
+            if self._cut.error is not None:
+                raise self._cut.error from None
             (offset,) = error.args[0].values()
             raise LossError(
                 f"{self._place.topic}: its log no longer holds offset {offset}, up to which it was read: records were deleted, "
                 "or it was recreated; the next start reads what is left"
             ) from None
-        if self._cut is not None:  # before any record of the other log is applied
-            raise self._cut
+        if self._cut.error is not None:  # before any record of the other log is applied
+            raise self._cut.error
         records = [(record.offset, record.key, record.value) for batch in batches.values() for record in batch]
         if not records:
             self._at = await self._consumer.position(self._place)
@@ -220,13 +244,6 @@ class TopicFollower:
         self._at = await self._consumer.position(self._place)
         tell()
         return True
-
-    async def _on_cut(self, tp: TopicPartition, end: int, read: int) -> None:
-        """Note that what was built from the topic contains records that no longer exist.
-
-        `_take` raises the error, because this is called within a fetch of the client.
-        """
-        self._cut = compacted_cut(tp.topic, tp.partition, end, read, self._what)
 
 
 class ItemsFollower(TopicFollower):

@@ -121,8 +121,12 @@ class Scorer:
     async def stop(self) -> None:
         """End the task. What still waits is cancelled."""
         if self.task is not None:
-            self.task.cancel()
-            await asyncio.wait([self.task])
+            task, self.task = (
+                self.task,
+                None,
+            )  # its error refers to this object: nothing of it is to wait for the collector
+            task.cancel()
+            await asyncio.wait([task])
         while not self._queue.empty():
             self._queue.get_nowait().future.cancel()
 

@@ -220,7 +220,7 @@ def test_a_bundle_that_is_no_longer_served_is_freed(shop: Shop) -> None:
 
 def test_a_gateway_changes_for_itself_and_min_offset_holds(shop: Shop) -> None:
     worker = shop.worker().start()
-    gateway = GatewayProcess(shop.settings, shop.folder, bundles=shop.bundles, serve_timeout=2.0).start()
+    gateway = GatewayProcess(shop.settings, shop.folder, bundles=shop.bundles, serve_timeout=4.0).start()
     stop, wrong, seen = threading.Event(), [], set()
 
     def ask() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -209,3 +211,22 @@ def test_a_record_that_is_not_acknowledged_is_an_error_that_says_why(
 ) -> None:
     with pytest.raises(BrokerError, match=message):
         written(monkeypatch, Producer(error))
+
+
+def test_a_follower_that_has_stopped_is_freed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a bundle's catalogue holds is large; it must not wait until the collector finds a cycle."""
+    log = Log(A)
+    monkeypatch.setattr(consumer, "groupless_consumer", lambda *of, **arguments: log)
+
+    async def run() -> weakref.ref[BundlesFollower]:
+        followed = BundlesFollower(Settings())
+        await followed.start()
+        await asyncio.sleep(0.05)
+        await followed.stop()
+        return weakref.ref(followed)
+
+    gc.disable()
+    try:
+        assert asyncio.run(run())() is None
+    finally:
+        gc.enable()

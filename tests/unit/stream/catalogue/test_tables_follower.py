@@ -132,7 +132,7 @@ def test_a_log_that_is_cut_off_ends_it_with_the_reason(monkeypatch: pytest.Monke
         followed = TablesFollower(Settings(), Catalogue(tabled_bundle(), Tower()))
         await followed.start()
         assert followed.task is not None
-        await followed._on_cut(PLACE, 1, 4)
+        await followed._cut.note(PLACE, 1, 4)
         with pytest.raises(LossError, match="tables"):
             async with asyncio.timeout(2):
                 await followed.task
