@@ -37,24 +37,18 @@ def activate(bundle: str = A, **more: Any) -> Activate:
 
 
 def switched(bundle: str = A, partition: int = 0, slates: int = 0, **more: Any) -> Switched:
-    return Switched(
-        **{"activation": 0, "worker": ANN, "epoch": 1, "time": 6} | more,
-        bundle=bundle,
-        partition=partition,
-        slates=slates,
-    )
+    fields: dict[str, Any] = {"activation": 0, "worker": ANN, "epoch": 1, "time": 6} | more
+    return Switched(**fields, bundle=bundle, partition=partition, slates=slates)
 
 
 def loaded(worker: str = ANN, **more: Any) -> Loaded:
-    return Loaded(
-        **{"activation": 0, "bundle": A, "process": "worker", "time": 6, "seconds": 1.5} | more, worker=worker
-    )
+    fields: dict[str, Any] = {"activation": 0, "bundle": A, "process": "worker", "time": 6, "seconds": 1.5}
+    return Loaded(**fields | more, worker=worker)
 
 
 def refused(worker: str = ANN, **more: Any) -> Refused:
-    return Refused(
-        **{"activation": 0, "bundle": A, "process": "gateway", "time": 6, "reason": "no"} | more, worker=worker
-    )
+    fields: dict[str, Any] = {"activation": 0, "bundle": A, "process": "gateway", "time": 6, "reason": "no"}
+    return Refused(**fields | more, worker=worker)
 
 
 def written(*records: Record, first: int = 0) -> list[tuple[int, bytes | None, bytes | None]]:
@@ -206,7 +200,7 @@ def test_the_fold_is_what_the_records_say_however_they_are_cut(records: list[Rec
             under = [one for one in counted if one.partition == partition and one.slates <= offset]
             found = log.partitions[partition].at(offset) if partition in log.partitions else None
             assert found == (under[-1] if under else None)
-    assert log.newest == (log.candidates() or [None])[0]
+    assert log.newest == next(iter(log.candidates()), None)
     assert len({one.bundle for one in log.candidates()}) == len(log.candidates())
 
 
