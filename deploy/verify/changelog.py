@@ -73,7 +73,7 @@ class Changelog:
         """Return whether a writer has claimed this epoch. If its claim may be gone or hidden, return True."""
         if self.hidden and epoch > self._fencing.current:
             return True
-        return epoch in self._fencing.epochs or (self.gone and 0 < epoch <= self._fencing.current)
+        return epoch in self._fencing.workers or (self.gone and 0 < epoch <= self._fencing.current)
 
     def epoch_at(self, offset: int) -> int:
         """Return the epoch that was in force at an offset; 0 if no claim before it was read."""
@@ -83,6 +83,18 @@ class Changelog:
     def epoch_before(self, time: int) -> int:
         """Return the newest epoch that was claimed before a time (epoch ms, by the brokers' clocks); 0 for none."""
         return max((epoch for _, appended, epoch in self._claims if appended < time), default=0)
+
+    def known_epochs(self) -> list[int]:
+        """Return the epochs of all claims that held, rising, after 0 for writers from before the first that was read."""
+        return [0, *(epoch for _, _, epoch in self._claims)]
+
+    def claimed_at(self, epoch: int) -> int:
+        """Return when an epoch was claimed (epoch ms, by the brokers' clocks); 0 if its claim was not read."""
+        return next((appended for _, appended, claimed in self._claims if claimed == epoch), 0)
+
+    def worker_of(self, epoch: int) -> str:
+        """Return the name of the worker that has claimed an epoch; "" if its claim was not read."""
+        return self._fencing.workers.get(epoch, "")
 
     def read(self, log: Log, spans: dict[TopicPartition, Span]) -> None:
         """Follow the changelog from its first record to its last."""

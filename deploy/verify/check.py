@@ -4,8 +4,9 @@
 2  Wait, if requested, until the group has committed all of that.
 3  Read the committed offsets. Everything below them is due.
 4  Read where slates and dead letters end, then where the changelog ends (it holds the state of every slate), then where the
-   sources end now (they hold the events of every state). What has come since step 1 is read, but may be unfinished. Records
-   behind an open transaction of another producer exist, but nobody can read them yet (deploy.verify.undecided).
+   sources end now (they hold the events of every state), then the topic of bundles (it says which bundle made every slate).
+   What has come since step 1 is read, but may be unfinished. Records behind an open transaction of another producer exist,
+   but nobody can read them yet (deploy.verify.undecided).
 5  For each partition: validate the sources, follow the changelog, read slates and dead letters, then count what became of
    every source record. A user has the same partition number in every topic, so memory holds only what one partition needs.
 6  If requested, count the newest epoch of the tables again (deploy.verify.tables).
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from deploy.clients.log_reader import KafkaLog, Log, Span, TopicPartition
-from deploy.verify import ranges
+from deploy.verify import bundle_switches, ranges
 from deploy.verify.keys import Keys
 from deploy.verify.moved_records import Moves
 from deploy.verify.partition_check import PartitionCheck
@@ -82,14 +83,15 @@ def check(
     outputs = undecided.spans(log, [settings.dead_letters_topic, settings.recommendations_topic])
     states = undecided.spans(log, [settings.changelog_topic])
     sources = undecided.spans(log, settings.sources)
-    undecided.note({**outputs, **states}, report)
+    bundles = bundle_switches.read(log, settings.bundles_topic, undecided)
+    undecided.note({**outputs, **states, **bundles.spans}, report)
     _refuse_other_counts({**outputs, **states}, count, settings)
     _check_committed(committed, sources, report)
 
     limits = {tp: max(committed.get(tp, 0), 0 if in_time else span.end) for tp, span in now.items()}
     partition_check = PartitionCheck(
         log, settings, scope, accepts, count, due, committed, limits, sources, states, outputs, undecided, report,
-        recomputation, WithdrawnItems(log, settings, scope.reissue_limit, report),
+        recomputation, WithdrawnItems(log, settings, scope.reissue_limit, report), bundles,
     )  # fmt: skip
     moves = Moves({topic for topic, _ in undecided.hidden})
     for partition in range(count):

@@ -42,7 +42,7 @@ class Fencing:
     def __init__(self, keys: Keys = TEXT) -> None:
         self._keys = keys
         self.current = 0
-        self.epochs: set[int] = set()  # the epochs of the claims that held
+        self.workers: dict[int, str] = {}  # epoch -> name of the worker, of the claims that held
 
     def claim(self, record: Record) -> Wrong | None:
         """Read a claim. Return what is wrong with it, or None if it is right, even if it comes too late to hold.
@@ -66,7 +66,7 @@ class Fencing:
         if claimed > self.current:
             self._same_form(record, value.get("key", EARLIER))
             self.current = claimed
-            self.epochs.add(claimed)
+            self.workers[claimed] = worker
         return None
 
     def _same_form(self, record: Record, form: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from deploy.clients.log_reader import Log, Span, TopicPartition
 from deploy.verify.accepted_settings import Accepts
+from deploy.verify.bundle_switches import BundleRecords, BundleSwitches
 from deploy.verify.changelog import Changelog
 from deploy.verify.dead_letters import DeadLetters
 from deploy.verify.deleted_records import Read, deleted_unread
@@ -49,6 +50,7 @@ class PartitionCheck:
         report: Where to add what was found.
         recomputation: Computes states and slates again; None if that was not requested.
         withdrawn: Checks the standing slates.
+        bundles: What the topic of bundles holds.
     """
 
     log: Log
@@ -66,6 +68,7 @@ class PartitionCheck:
     report: Report
     recomputation: Recomputation | None
     withdrawn: WithdrawnItems
+    bundles: BundleRecords
 
     def run(self, partition: int, moves: Moves) -> None:
         """Read one partition and count its source records. Nothing stays but what was forwarded to another partition."""
@@ -135,7 +138,9 @@ class PartitionCheck:
 
     def _slates(self, source_index: SourceIndex, changelog: Changelog, spans: dict[TopicPartition, Span]) -> Slates:
         topic = self.settings.recommendations_topic
-        slates = Slates(source_index, changelog, topic, self.count, self.report, self.accepts.published)
+        limit, number = self.scope.swap_limit, source_index.partition
+        switches = BundleSwitches(self.bundles, changelog, number, limit, self.settings, self.report)
+        slates = Slates(source_index, changelog, topic, self.count, self.report, self.accepts.published, switches)
         slates.read(self.log, spans)
         slates.hidden = (topic, source_index.partition) in self.undecided.hidden
         self.withdrawn.check(slates, changelog, spans)

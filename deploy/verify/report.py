@@ -10,11 +10,11 @@ MOST_LISTED = 100
 """Violations listed in full; the others are counted only."""
 
 Kind = Literal[
-    "applied", "chain", "claim", "commit", "dead-letter", "double", "epoch-stale", "epoch-unknown",
+    "applied", "bundle-stale", "chain", "claim", "commit", "dead-letter", "double", "epoch-stale", "epoch-unknown",
     "foreign", "forged-claim", "fork", "gap",
     "invalid-applied", "ledger", "lost", "numbers", "order", "phantom", "ranking", "reissue", "slate", "slate-applied",
-    "slate-chain", "slate-events", "slate-state", "slate-withdrawn", "stale", "state", "store", "table-count", "table-pair",
-    "table-stale", "uncovered", "unreported", "valid-dead-letter",
+    "slate-bundle", "slate-chain", "slate-events", "slate-state", "slate-withdrawn", "stale", "state", "store",
+    "table-count", "table-pair", "table-stale", "uncovered", "unreported", "valid-dead-letter",
 ]  # fmt: skip
 """Which promise is broken. docs/verify.md says what each means."""
 

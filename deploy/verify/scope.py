@@ -27,6 +27,9 @@ MARGIN_MS = 600_000
 REISSUE_LIMIT = 300.0
 """Seconds, as in the alert FreshetReissuesSlow."""
 
+SWAP_LIMIT = 300.0
+"""Seconds."""
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -49,6 +52,7 @@ class Scope:
         published_before: PLACE=VALUE of earlier values of `published`; a VALUE is the names, with commas.
         reissue_limit: Seconds within which slates that show a withdrawn item must be re-issued.
         tables: Whether to count the newest epoch of the tables again.
+        swap_limit: Seconds within which the owners of partitions must have followed or refused an activation.
     """
 
     wait: float = 0.0
@@ -67,6 +71,7 @@ class Scope:
     published_before: Sequence[str] = ()
     reissue_limit: float = REISSUE_LIMIT
     tables: bool = False
+    swap_limit: float = SWAP_LIMIT
 
     @property
     def ranged(self) -> bool:

@@ -18,6 +18,7 @@ from deploy.clients.log_reader import Log, Record, Span, TopicPartition
 from deploy.clients.murmur2 import murmur2
 from deploy.clients.schema import parse, schema
 from deploy.verify.accepted_settings import Setting
+from deploy.verify.bundle_switches import BundleSwitches, makers_of_replay
 from deploy.verify.changelog import Changelog
 from deploy.verify.fencing import epoch
 from deploy.verify.keys import ANYONE, ANYONE_KEY
@@ -55,6 +56,12 @@ def _impossible(slate: dict[str, Any]) -> str:
     return ""
 
 
+def _epochs(record: Record) -> list[int] | None:
+    """Return the epoch that a slate's header names; None if it names none."""
+    named = epoch(record)
+    return None if named is None else [named]
+
+
 _POPULAR = re.compile(r"popular-[0-9a-f]+")
 
 
@@ -88,6 +95,7 @@ class Slates:
         partitions: int,
         report: Report,
         published: Setting[tuple[str, ...]],
+        switches: BundleSwitches,
     ) -> None:
         self._source_index = source_index
         self._changelog = changelog
@@ -97,6 +105,7 @@ class Slates:
         self._keys = source_index.keys
         self._validator = jsonschema_rs.validator_for(schema("recommendation"))
         self._published = published
+        self._switches = switches
         self._shown = {name: Shown() for names in published.values() for name in names}
         self._reissues = Reissues(changelog)
         self._partial = False  # slates before the range are not read
@@ -122,6 +131,7 @@ class Slates:
                 self._report.slates += 1
                 self._take(record, record.value)
         self.gone = self.gone or expected < end
+        self._switches.finish()
 
     def _take(self, record: Record, value: bytes) -> None:
         try:
@@ -169,6 +179,7 @@ class Slates:
             return
         shown.last[user.number] = digest
         row = self._row(user, slate, record)
+        self._switches.take(slate, record, self._makers(user, slate, record))
         before = shown.items.get(user.number)
         if "withdrawn" in slate:
             self._check_reissue(user, slate, row, record, before)
@@ -293,6 +304,8 @@ class Slates:
         elif not self._written(record):
             what = "an epoch that nobody claimed" if epoch(record) is not None else "no writer, but those before it do"
             self._blame("slate", f"a slate for anyone unknown that no worker wrote: it names {what}", record, slate)
+        else:
+            self._switches.take(slate, record, _epochs(record))
 
     def _written(self, record: Record) -> bool:
         named = epoch(record)
@@ -300,6 +313,22 @@ class Slates:
             return not self._stamped
         self._stamped = True
         return self._changelog.claimed(named)
+
+    def _makers(self, user: User, slate: dict[str, Any], record: Record) -> list[int] | None:
+        """Return the epochs of the workers that may have made a slate; None if that is not known.
+
+        A slate that names events comes from the worker that applied them, even if that was fenced afterwards.
+        """
+        if "withdrawn" in slate:
+            return _epochs(record)
+        rows = self._changelog.rows.find(user, int(slate["seq"])) if 0 <= slate["seq"] < 1 << 40 else []
+        rows = [row for row in rows if self._changelog.rows.chain(row).hex() == slate["chain"]]
+        if not rows:
+            return None
+        if not slate["events"]:
+            return makers_of_replay(self._changelog, rows, record.timestamp)
+        found = [self._changelog.epoch_at(self._changelog.rows.offset(row)) for row in rows]
+        return None if self._changelog.gone and 0 in found else found
 
     def _row(self, user: User, slate: dict[str, Any], record: Record) -> int:
         """Return the row of the durable state that the slate shows. If there is none, report it and return NONE."""

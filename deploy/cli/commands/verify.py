@@ -141,6 +141,15 @@ ReissueLimit = Annotated[
         help="Seconds within which slates that show a withdrawn item must be re-issued.",
     ),
 ]
+SwapLimit = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=bounds.SECONDS,
+        callback=bounds.number,
+        help="Seconds within which the owner of each partition must have switched to an activated bundle, or refused it.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -167,6 +176,7 @@ def verify(
     published_before: PublishedBefore = None,
     tables: Tables = False,
     reissue_limit: ReissueLimit = 300.0,
+    swap_limit: SwapLimit = 300.0,
     as_json: AsJson = False,
 ) -> None:
     """Recompute everything from the topics to check that no event is lost, applied twice, or missing from the slates.
@@ -184,7 +194,7 @@ def verify(
     scope = Scope(
         wait, begin, end, starts, producer_log, tuple(data_dir or ()), bundle, numbers,
         min_time, tuple(min_time_before or ()), scale_of(rating_scale), tuple(rating_scale_before or ()),
-        tuple(envelope_before or ()), tuple(published_before or ()), reissue_limit, tables,
+        tuple(envelope_before or ()), tuple(published_before or ()), reissue_limit, tables, swap_limit,
     )  # fmt: skip
     report = run(context.obj, scope=scope)
     if as_json:
