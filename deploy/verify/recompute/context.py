@@ -1,4 +1,4 @@
-"""What the checks of states and slates both use: the bundle, the items, and where to report."""
+"""What the checks of states and slates both use: a bundle, the items, and where to report."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class Context:
         lost_rules: Number of slates whose rules are no longer known.
         epochs: The epochs of the tables that slates name.
         lost_tables: Number of slates whose epoch is no longer known.
+        judged: Ids of all bundles that are judged, each in a context of its own.
+        counts: Whether what is of none of them is counted here.
     """
 
     bundle: Bundle
@@ -47,6 +49,8 @@ class Context:
     lost_rules: int = 0
     epochs: Epochs = field(default_factory=Epochs)
     lost_tables: int = 0
+    judged: frozenset[str] = frozenset()
+    counts: bool = True
 
     def fits(self, state: Interest) -> bool:
         """Return whether h and c have the bundle's size."""
@@ -71,8 +75,10 @@ class Context:
             )
             self.report.note(Violation("lost-tables", message))
         if self.other_states or self.other_slates:
+            names = ", ".join(sorted(one[:12] for one in self.judged | {self.bundle.id}))
+            known = f"bundles {names}" if len(self.judged) > 1 else f"bundle {names}"
             message = (
-                f"{self.other_states} states and {self.other_slates} slates come from another model or bundle than bundle "
-                f"{self.bundle.id[:12]} and were left out; judge them with their own bundle"
+                f"{self.other_states} states and {self.other_slates} slates come from another model or bundle than {known} and "
+                "were left out; judge them with their own bundle"
             )
             self.report.note(Violation("other-model", message))

@@ -1,24 +1,36 @@
-"""Collects what a bundle's models need, partition by partition, then computes all of it again."""
+"""Collects what the bundles' models need, partition by partition, then computes all of it again.
+
+With a folder of bundles, each slate is scored with the bundle that it names, and each state computed with the bundle whose step
+model it names: of several ones, with that of the slate that shows it. One bundle after the other, so that memory holds one.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.clients.log_reader import Log, Span, TopicPartition
 from deploy.verify.accepted_settings import Setting
 from deploy.verify.recompute.context import Context
+from deploy.verify.recompute.epochs import Epochs
 from deploy.verify.recompute.epochs import follow as follow_epochs
 from deploy.verify.recompute.items import Items
 from deploy.verify.recompute.rules import follow
-from deploy.verify.recompute.sample import Sample, decoded, parsed
+from deploy.verify.recompute.sample import Sample, SampledUser, Slate, decoded, parsed
 from deploy.verify.recompute.slates import Slates
 from deploy.verify.recompute.states import States
-from deploy.verify.report import Report
+from deploy.verify.report import Report, Violation
 from deploy.verify.source_index import SourceIndex
-from stream.inference.bundle import CURRENT, current, load
-from stream.inference.models import open_models
-from stream.inference.text_encoder import open_encoder
+from stream.core.errors import FreshetError
+from stream.core.state import Interest
+from stream.inference.bundle import CURRENT, MANIFEST, Bundle, current, load
+from stream.inference.models import Models, open_models
+from stream.inference.text_encoder import Encoder, open_encoder
 from stream.settings import Settings
+
+User = tuple[SampledUser, list[tuple[int, Interest]], list[tuple[int, Slate]]]
+"""A user of the sample with the states and slates as (offset, what is in it)."""
 
 
 class Recomputation:
@@ -33,16 +45,17 @@ class Recomputation:
     """
 
     def __init__(self, bundle: Path, users: int, log: Log, settings: Settings, report: Report) -> None:
-        loaded = load(current(bundle) if (bundle / CURRENT).exists() else bundle)
-        models, encoder = open_models(loaded, "cpu"), open_encoder(loaded, "cpu")
-        self._context = Context(loaded, models, encoder, Items(loaded, encoder), settings, report)
+        self._folder = bundle if (bundle / CURRENT).exists() else None
+        self._bundle = load(current(bundle) if self._folder is not None else bundle)
+        self._settings = settings
+        self._report = report
         self._log = log
         self._sample = Sample(users, log, settings)
 
     @property
     def rating_scale(self) -> tuple[float, float]:
         """The rating scale on which the bundle was trained."""
-        return self._context.bundle.spec.rating_scale
+        return self._bundle.spec.rating_scale
 
     def collect(
         self,
@@ -65,25 +78,86 @@ class Recomputation:
 
     def finish(self) -> None:
         """Compute everything that was collected."""
-        users = [(user, decoded(user.states), parsed(user.slates)) for user in self._sample.users]
+        settings, log = self._settings, self._log
+        users: list[User] = [(user, decoded(user.states), parsed(user.slates)) for user in self._sample.users]
         anyone = [(partition, *found) for partition, record in self._sample.anyone for found in parsed([record])]
-        wanted = {state.catalogue for _, states, _ in users for _, state in states}
-        wanted |= {slate["catalogue"] for _, _, slates in users for _, slate in slates}
-        wanted |= {slate["catalogue"] for _, _, slate in anyone}
         shown = [slate for _, _, slates in users for _, slate in slates] + [slate for _, _, slate in anyone]
-        settings = self._context.settings
         at = {slate["rules"] for slate in shown if "rules" in slate}
-        self._context.rules = follow(self._log, settings.rules_topic, at, settings.key) if at else {}
+        rules = follow(log, settings.rules_topic, at, settings.key) if at else {}
         named = {slate["tables"] for slate in shown if "tables" in slate}
-        if named:
-            self._context.epochs = follow_epochs(self._log, settings.tables_topic, named)
-        self._context.items.keep_bodies = bool(at) or any(one.filter for one in settings.placements.values())
-        live = self._context.items.follow(self._log, self._context.settings.items_topic, wanted)
-        check_states, check_slates = States(self._context), Slates(self._context)
+        epochs = follow_epochs(log, settings.tables_topic, named) if named else Epochs()
+        models = self._models(shown, users)
+        _assign(users, models)
+        judged = {self._bundle.id}
+        for identity in models.keys() - judged:
+            loaded = self._loaded(identity)
+            if loaded is None:
+                for user, _, _ in users:
+                    user.makers = {at: "" if maker == identity else maker for at, maker in user.makers.items()}
+                continue
+            judged.add(identity)
+            self._judge(
+                Context(*loaded, settings, self._report, rules=rules, epochs=epochs, counts=False), users, anyone
+            )
+        context = Context(
+            *_opened(self._bundle), settings, self._report, rules=rules, epochs=epochs, judged=frozenset(judged)
+        )
+        self._judge(context, users, anyone)
+        context.note_others()
+
+    def _models(self, slates: list[Slate], users: list[User]) -> dict[str, bytes]:
+        """Return id -> state model of the bundle and of those in the folder that are named, directly or by their model."""
+        found = {self._bundle.id: self._bundle.state_model}
+        named = {slate["bundle"] for slate in slates}
+        stamps = {state.model for _, states, _ in users for _, state in states}
+        for path in sorted(self._folder.glob(f"*/{MANIFEST}")) if self._folder is not None else ():
+            try:
+                stamp = bytes.fromhex(json.loads(path.read_bytes())["state_model"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # none that a worker could have served
+            if path.parent.name in named or (stamp in stamps and stamp not in found.values()):
+                found.setdefault(path.parent.name, stamp)
+        return found
+
+    def _loaded(self, identity: str) -> tuple[Bundle, Models, Encoder, Items] | None:
+        """Return a bundle of the folder with its sessions; None, with a note, if it cannot be used."""
+        try:
+            return _opened(load((self._folder or Path()) / identity))
+        except FreshetError as error:
+            message = f"the bundle {identity[:12]} cannot be used, so what it has made is not recomputed: {error}"
+            self._report.note(Violation("other-model", message))
+            return None
+
+    def _judge(self, context: Context, users: list[User], anyone: list[tuple[int, int, Slate]]) -> None:
+        """Check what one bundle has made."""
+        identity, settings = context.bundle.id, self._settings
+        wanted = {state.catalogue for user, states, _ in users for at, state in states if user.makers[at] == identity}
+        shown = [slate for _, _, slates in users for _, slate in slates] + [slate for _, _, slate in anyone]
+        wanted |= {slate["catalogue"] for slate in shown if slate["bundle"] == identity}
+        context.items.keep_bodies = bool(context.rules) or any(one.filter for one in settings.placements.values())
+        live = context.items.follow(self._log, settings.items_topic, wanted)
+        check_states, check_slates = States(context), Slates(context)
         for partition, offset, slate in anyone:
-            check_slates.check_anyone(partition, offset, slate, live[slate["catalogue"]])
+            check_slates.check_anyone(partition, offset, slate, live)
         for user, states, slates in users:
             check_states.check(user, states, live)
             check_slates.check(user, states, slates, live)
-        check_slates.check_order()
-        self._context.note_others()
+        if context.counts:
+            check_slates.check_order()
+
+
+def _opened(bundle: Bundle) -> tuple[Bundle, Models, Encoder, Items]:
+    models, encoder = open_models(bundle, "cpu"), open_encoder(bundle, "cpu")
+    return bundle, models, encoder, Items(bundle, encoder)
+
+
+def _assign(users: list[User], models: Mapping[str, bytes]) -> None:
+    """Say of each state with which bundle it is computed again: that of the slate that shows it, if the model is the same."""
+    by_model = {stamp: identity for identity, stamp in reversed(models.items())}
+    for user, states, slates in users:
+        by_chain: dict[str, str] = {}
+        for _, slate in slates:
+            by_chain.setdefault(slate["chain"], slate["bundle"])
+        for offset, state in states:
+            shown = by_chain.get(state.chain.hex(), "")
+            user.makers[offset] = shown if models.get(shown) == state.model else by_model.get(state.model, "")

@@ -44,6 +44,7 @@ class SampledUser:
         controls: (topic index, offset) of the control records that have emptied the state.
         holes: Whether states of the partition are gone from the changelog.
         claims: Offset of a state -> epoch of its writer's claim.
+        makers: Offset of a state -> id of the bundle that it is computed again with; "" if there is none.
     """
 
     key: bytes
@@ -54,6 +55,7 @@ class SampledUser:
     holes: bool = False
     controls: set[tuple[int, int]] = field(default_factory=set)
     claims: dict[int, int] = field(default_factory=dict)
+    makers: dict[int, str] = field(default_factory=dict)
 
 
 class Sample:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -92,7 +92,7 @@ class Slates:
             if known is None or slate["strategy"] != "interest":
                 continue  # deploy.verify.slates reports it
             if slate["bundle"] != self._context.bundle.id:
-                self._leave_out()
+                self._leave_out(slate)
                 continue
             shown = self._shown(known, slate)
             if not shown:
@@ -167,12 +167,13 @@ class Slates:
         else:
             self._report.numbers_unverifiable += 1
 
-    def check_anyone(self, partition: int, offset: int, slate: Slate, live: LiveItems) -> None:
+    def check_anyone(self, partition: int, offset: int, slate: Slate, items: Mapping[int, LiveItems]) -> None:
         """Check the slate for anyone unknown: it holds the live items with the most interactions, each with its count."""
-        bundle, items = self._context.bundle, self._context.items
+        bundle = self._context.bundle
         if slate["bundle"] != bundle.id:
-            self._leave_out()
+            self._leave_out(slate)
             return
+        live = items[slate["catalogue"]]
         self._report.ranked += 1
         if "rules" in slate:
             wrong = self._anyone_misruled(slate, live)
@@ -185,7 +186,7 @@ class Slates:
         counts = np.zeros(len(live.bias), np.float32)
         counts[: len(bundle.popularity)] = bundle.popularity[: len(counts)]
         best = np.sort(counts[live.bias == 0])[::-1][: self._context.settings.slate_size]
-        scored = [(items.row(live, one["item"]), one["score"]) for one in slate["items"]]
+        scored = [(self._context.items.row(live, one["item"]), one["score"]) for one in slate["items"]]
         right = all(live.bias[row] == 0 and counts[row] == score for row, score in scored)
         if right and [score for _, score in scored] == best.tolist():
             return
@@ -306,9 +307,11 @@ class Slates:
         categories = {items.names[row]: body.get("categories") or () for row, body in live.bodies.items()}
         return misplaced(slate["items"], size, best, allowed, found.caps, categories, reranking)
 
-    def _leave_out(self) -> None:
-        self._context.other_slates += 1
-        self._report.numbers_unverifiable += 1
+    def _leave_out(self, slate: Slate) -> None:
+        """Count a slate of another bundle, unless that one is judged, too."""
+        if self._context.counts and slate["bundle"] not in self._context.judged:
+            self._context.other_slates += 1
+            self._report.numbers_unverifiable += 1
 
     def _shown(self, known: list[Interest], slate: Slate) -> list[Interest]:
         """Return those of the states with the slate's chain that it may show."""

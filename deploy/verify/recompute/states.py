@@ -36,9 +36,10 @@ class States:
         """
         before: Interest | None = None
         for offset, state in states:
-            if state.model != self._bundle.state_model:
-                self._context.other_states += 1
-                self._report.numbers_unverifiable += 1
+            if (maker := user.makers[offset]) != self._bundle.id:
+                if not maker and self._context.counts:
+                    self._context.other_states += 1
+                    self._report.numbers_unverifiable += 1
                 before = state
             elif not self._context.fits(state):
                 message = f"h and c have {len(state.h)} numbers, expected {self._bundle.hidden}"

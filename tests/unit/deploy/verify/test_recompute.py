@@ -18,6 +18,7 @@ import pytest
 from deploy.verify import Report, Scope, check
 from deploy.verify.recompute import recomputation
 from stream.core import state as state_module
+from stream.core.errors import BundleError
 from stream.core.features import NUMBERS
 from stream.core.messages import SourceEvent
 from stream.core.tables import CLOSED_KEY, encode_closed, encode_row, row_key
@@ -67,6 +68,18 @@ class Models:
         scores[seen[:, 1]] = -np.inf
         order = np.argsort(-scores, kind="stable")[:k]
         return scores[order][None], order[None]
+
+
+class Headed(Models):
+    """The step of A; B scores 100 higher."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("A")
+        self.more = 100 if name == "B" else 0
+
+    def score(self, *inputs: Any) -> tuple[Any, Any]:
+        scores, order = super().score(*inputs)
+        return scores + np.float32(self.more), order
 
 
 def bundle(name: str) -> Any:
@@ -233,6 +246,107 @@ def test_after_a_change_of_the_bundle_each_is_judged_by_its_own(
     (note,) = [note for note in report.notes if note.kind == "other-model"]
     assert "states" in note.message
     assert f"bundle {'A' if with_bundle == 'A' else other}" in note.message
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of the bundles A, B and C, with CURRENT."""
+    for name in "ABC":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(json.dumps({"state_model": stamp(name).hex()}))
+    (tmp_path / "CURRENT").write_text("A")
+    return tmp_path
+
+
+@pytest.fixture
+def in_folder(
+    judged: Callable[[Worker, str], Report], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Worker], Report]:
+    """world -> the report of `freshet verify --bundle FOLDER`."""
+    monkeypatch.setattr(recomputation, "current", lambda path: path / "A")
+    return lambda world: judged(world, str(folder))
+
+
+@pytest.mark.parametrize("other", ["B", "C"])
+@pytest.mark.parametrize("path", ["A", "AA", "A more", "A back", "A back more"])
+def test_with_a_folder_each_is_judged_by_the_bundle_that_it_names(
+    in_folder: Callable[[Worker], Report], other: str, path: str
+) -> None:
+    world = five_clicks()
+    again(world, other)
+    if "AA" in path:
+        again(world, other)
+    if "back" in path:
+        again(world, "A")
+    if "more" in path:
+        world.click("item-9")
+    report = in_folder(world)
+    assert (report.violations, report.notes) == ([], [])
+    slates = world.log.topics[world.settings.recommendations_topic][HOME]
+    assert (report.numbers_unverifiable, report.ranked) == (0, len(slates))
+
+
+@pytest.mark.parametrize("kind", ["numbers", "ranking"])
+@pytest.mark.parametrize("index", [2, 6])
+def test_with_a_folder_what_is_wrong_of_any_bundle_is_red(
+    in_folder: Callable[[Worker], Report], kind: str, index: int
+) -> None:
+    world = five_clicks()
+    again(world, "B")
+    world.click("item-9")
+    topic = world.settings.changelog_topic if kind == "numbers" else world.settings.recommendations_topic
+    rows = world.log.topics[topic][HOME]
+    if kind == "numbers":
+        state = state_module.decode(rows[index].value or b"")
+        state.c = state.c + np.float16(1)
+        value = state_module.encode(state)
+    else:
+        slate = json.loads(rows[index].value or b"")
+        value = json.dumps(slate | {"items": slate["items"][::-1]}).encode()
+    rows[index] = rows[index]._replace(value=value)
+    assert kind in in_folder(world).kinds
+
+
+def test_bundles_with_one_step_model_and_other_scores_are_told_apart(
+    in_folder: Callable[[Worker], Report], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an update of the head alone: the states go on, the slates are scored otherwise."""
+    world = five_clicks()
+    (folder / "B" / "manifest.json").write_text(json.dumps({"state_model": stamp("A").hex()}))
+    monkeypatch.setattr(recomputation, "load", lambda path: SimpleNamespace(**(vars(bundle("A")) | {"id": path.name})))
+    monkeypatch.setattr(recomputation, "open_models", lambda one, provider: Headed(one.id))
+    world.click("item-9")
+    rows = world.log.topics[world.settings.recommendations_topic][HOME]
+    slate = json.loads(rows[-1].value or b"")
+    rows[-1] = rows[-1]._replace(value=json.dumps(slate | {"bundle": "B"}).encode())
+    assert in_folder(world).kinds == {"ranking": 1}
+    for scored in slate["items"]:
+        scored["score"] += 100
+    rows[-1] = rows[-1]._replace(value=json.dumps(slate | {"bundle": "B"}).encode())
+    report = in_folder(world)
+    assert (report.violations, report.numbers, report.ranked, report.numbers_unverifiable) == ([], 6, 6, 0)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_a_bundle_made_that_cannot_be_used_is_left_out(
+    in_folder: Callable[[Worker], Report], folder: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    def load(path: Path) -> Any:
+        if path.name == "B":
+            raise BundleError("step.onnx: the file was changed")
+        return bundle(path.name)
+
+    world = five_clicks()
+    again(world, "B")
+    if gone:
+        (folder / "B" / "manifest.json").unlink()
+    else:
+        monkeypatch.setattr(recomputation, "load", load)
+    report = in_folder(world)
+    assert (report.violations, report.exit_code, report.numbers, report.ranked) == ([], 3, 5, 5)
+    assert report.numbers_unverifiable == 2
+    assert [one.kind for one in report.notes] == ["other-model"] * (1 if gone else 2)
+    assert "1 states and 1 slates come from another model or bundle than bundle A" in report.notes[-1].message
 
 
 @pytest.mark.parametrize("other", ["B", "C"])
