@@ -40,6 +40,7 @@ COMMANDS = (
     "train",
     "read_ratings",
     "export",
+    "bundles",
     "evaluate",
     "replay",
     "send",
