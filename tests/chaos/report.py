@@ -46,6 +46,7 @@ FAULTS = {
     21: ("Unknown users, unknown and removed items", "input"),
     22: ("Duplicate ids, reordering, impossible times", "input"),
     23: ("A bundle that is damaged or does not fit", "models"),
+    24: ("A bundle is activated and rolled back under 1,000 events/s, and workers are killed meanwhile", "learning"),
     25: ("No GPU where one is asked for", "models"),
     26: ("Slow inference; ten times the traffic", "models"),
     27: ("Abuse of the HTTP endpoints", "web"),
@@ -76,8 +77,10 @@ FAULTS = {
     55: ("An unclean leader election cuts a log off", "cluster"),
     56: ("A client puts records on wrong partitions, and workers are killed while they send them on", "input"),
     57: ("A replica of the API, a worker, the broker are killed while clients write and read at once", "gateway"),
+    58: ("A tally is killed while it counts and publishes", "learning"),
+    59: ("A capture is killed while it writes", "learning"),
 }
-"""Number -> what happens, and the test file tests/chaos/test_NAME.py. 24 (bundles exchanged under traffic) is not built yet."""
+"""Number -> what happens, and the test file tests/chaos/test_NAME.py."""
 
 SEEDS = 5
 """The long form runs at least so many of each."""

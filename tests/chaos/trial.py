@@ -119,7 +119,8 @@ class Trial:
     producer log lacks too, that are set aside since the model fails on them; misplaces: the traffic's records may lie on
     wrong partitions, so that copies are sent on, after a kill some of them twice; foreign: violations that the check must
     name, and no others, of records that the block has forged; allowed: exit codes that a worker may end with before it is
-    asked to; also: what else is asked of the report; more: settings of the workers alone, each: further ones of one worker
+    asked to; also: what else is asked of the report; judged: what else
+    `freshet verify` is to check, as fields of Scope; more: settings of the workers alone, each: further ones of one worker
     each. The supervisor leaves the workers in `down` alone; those in it before the block are not started."""
 
     def __init__(
@@ -136,6 +137,7 @@ class Trial:
         users: int = 200,
         allowed: tuple[int, ...] = (-signal.SIGKILL, 75),
         also: Callable[[Report], None] = lambda report: None,
+        judged: Mapping[str, Any] = {},
         each: Sequence[Mapping[str, Any]] = (),
         **more: Any,
     ) -> None:
@@ -149,6 +151,7 @@ class Trial:
         self.traffic = Traffic(settings, folder / "ledger.jsonl", seed, rate, users)
         self.allowed = set(allowed)
         self.also = also
+        self.judged = judged
         self.down: set[str] = set()
         self.exits: list[tuple[str, int]] = []
         self.kills = self.restarts = self.bad = self.duplicates = self.poison_events = 0
@@ -280,7 +283,7 @@ class Trial:
 
     def _scope(self) -> Scope:
         folders = tuple(worker.data_dir for worker in self.workers if worker.data_dir.is_dir())
-        return Scope(producer_log=self.folder / "ledger.jsonl", data_dirs=folders)
+        return Scope(producer_log=self.folder / "ledger.jsonl", data_dirs=folders, **self.judged)
 
     def _hold(self, report: Report, acked: int) -> None:
         violations = "\n".join(str(violation) for violation in report.violations[:5])

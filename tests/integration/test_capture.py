@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,41 +15,16 @@ import pytest
 from deploy.clients.forgetting import ask_to_forget
 from deploy.learning.capture import HALF
 from models.data import read
-from models.data.capture import ranges, table
+from models.data.capture import table
 from stream.core.messages import SOURCE_TOPICS
 from stream.settings import Settings
+from tests.capture_process import captured, command, held, ranges_in
 from tests.chaos.trial import Traffic
 from tests.worker_process import environment, until
 
 pytestmark = pytest.mark.integration
 
 KILLS = 5
-
-
-def captured(settings: Settings, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(folder, *options), env=environment(settings), capture_output=True, text=True, timeout=120, check=False
-    )
-
-
-def command(folder: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "deploy.cli", "capture", str(folder), *options]
-
-
-def held(settings: Settings, folder: Path) -> Counter[tuple[str, int, int]]:
-    """How often each record is in the folder: (topic, partition, offset)."""
-    return Counter(
-        (kind, partition, offset)
-        for kind in SOURCE_TOPICS
-        for partition in range(settings.partitions)
-        for one in ranges(folder, kind, partition)
-        for path in one.path.glob("*.parquet")
-        for offset in table(path)["offset"].to_list()
-    )
-
-
-def ranges_in(folder: Path) -> int:
-    return len(list(folder.glob("*/*/*/range.json")))
 
 
 def captured_enough(folder: Path, count: int) -> bool:
