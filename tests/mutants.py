@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -27,6 +27,7 @@ from stream import worker
 from stream.catalogue import popularity
 from stream.catalogue.catalogue import Catalogue, Snapshot
 from stream.core import candidates, fencing_log, fold, ruling
+from stream.core.bundle_log import Activation, Switched
 from stream.core import state as state_module
 from stream.core.decoder import EventDecoder
 from stream.core.errors import RecordError
@@ -43,10 +44,12 @@ from stream.kafka.batch import MicroBatch
 from stream.kafka.lease import Lease
 from stream.kafka.producer import Outgoing, RecordBatches
 from stream.observability.health import Health
-from stream.pipeline import pipeline
+from stream.pipeline import pipeline, switches
 from stream.pipeline.pipeline import Pipeline
 from stream.pipeline.reissues import Reissues
+from stream.pipeline.switches import Switches
 from stream.settings import Settings, load
+from stream.swap import Swap
 from stream.worker import run
 from tests.patching import patch
 
@@ -276,6 +279,47 @@ def scores_with_its_own_tables(settings: Settings) -> None:
         return score(self, *inputs[:7])
 
     patch(Models, "score", mutant)
+
+
+def names_another_bundle(settings: Settings) -> None:
+    """One slate in fifty names a bundle that does not exist."""
+    numbers = count(1)
+
+    def change(records: list[Outgoing]) -> list[Outgoing]:
+        return [
+            record if record.value is None or next(numbers) % 50
+            else record._replace(value=json.dumps(json.loads(record.value) | {"bundle": "f" * 64}).encode())
+            for record in records
+        ]  # fmt: skip
+
+    on_output(settings.recommendations_topic, change)
+
+
+def switches_silently(settings: Settings) -> None:
+    """No `switched` is written when the bundle changes."""
+
+    async def mutant(self: Switches, partitions: Collection[int], serving: Activation) -> None:
+        self._said |= set(partitions)
+
+    patch(Switches, "announce", mutant)
+
+
+def switches_late(settings: Settings) -> None:
+    """A `switched` names an offset behind the first slates of the bundle."""
+
+    def late(number: int, bundle: str, partition: int, slates: int, *rest: Any) -> Switched:
+        return Switched(number, bundle, partition, slates + 20, *rest)
+
+    patch(switches, "Switched", late)
+
+
+def never_switches(settings: Settings) -> None:
+    """Activations are neither followed nor refused."""
+
+    async def mutant(self: Swap[Any], activation: Activation) -> None:
+        await asyncio.Event().wait()
+
+    patch(Swap, "_follow", mutant)
 
 
 def drifts(settings: Settings) -> None:
@@ -551,7 +595,8 @@ MUTANTS: dict[str, Callable[[Settings], None]] = {
     for mutant in (
         unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first,
         forgets_seen, muddles_recent, muddles_action, feeds_no_action, forgets_texts, names_epochs_to_come,
-        goes_back_to_old_tables, scores_with_its_own_tables, drifts, misranks, misleads, erases,
+        goes_back_to_old_tables, scores_with_its_own_tables, names_another_bundle, switches_silently, switches_late,
+        never_switches, drifts, misranks, misleads, erases,
         overclaims,
         reissues_without_reason, reissues_under_an_old_epoch, reissues_too_little,
         lets_withdrawn_items_stand,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import another_bundle
+from tests.bundles import two_bundles
 from tests.chaos import learning
 from tests.settings import LONG_SESSION, SETTINGS, World
 
@@ -16,8 +16,8 @@ SEEDS = range(5)
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_hot_swaps(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
-    other = another_bundle(bundles)
-    learning.hot_swaps(world(**LONG_SESSION), bundles, other, tmp_path, seed, rounds=4)
+    both, other = two_bundles(bundles, tmp_path)
+    learning.hot_swaps(world(**LONG_SESSION), both, other, tmp_path, seed, rounds=4)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import another_bundle
+from tests.bundles import two_bundles
 from tests.chaos import learning
 from tests.settings import LONG_SESSION, QUICK, World
 
@@ -14,9 +14,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(6
 
 
 def test_hot_swaps(world: World, bundles: Path, tmp_path: Path) -> None:
-    other = another_bundle(bundles)
+    both, other = two_bundles(bundles, tmp_path)
     settings = world(**LONG_SESSION | {"partitions": 2})
-    learning.hot_swaps(settings, bundles, other, tmp_path, seed=1, rounds=1, rate=200)
+    learning.hot_swaps(settings, both, other, tmp_path, seed=1, rounds=1, rate=200)
 
 
 def test_tally_kills(world: World, bundles: Path, tmp_path: Path) -> None:
