@@ -27,8 +27,8 @@ from stream import worker
 from stream.catalogue import popularity
 from stream.catalogue.catalogue import Catalogue, Snapshot
 from stream.core import candidates, fencing_log, fold, ruling
-from stream.core.bundle_log import Activation, Switched
 from stream.core import state as state_module
+from stream.core.bundle_log import Activation, Switched
 from stream.core.decoder import EventDecoder
 from stream.core.errors import RecordError
 from stream.core.features import InputRows

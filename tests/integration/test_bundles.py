@@ -1,4 +1,4 @@
-"""Bundles exchanged under real workers: `freshet bundles` says what became of it, and `freshet verify` who has made which slate."""
+"""Bundles exchanged under real workers: `freshet bundles` says what became of it, `freshet verify` who has made which slate."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def activate(settings: Settings, bundle: str) -> None:
 
 def newest(settings: Settings) -> set[str]:
     """The bundles that the last slate of each user names."""
-    return {bundle for bundle in {slate["user"]: slate["bundle"] for slate in slates(settings)}.values()}
+    return {*{slate["user"]: slate["bundle"] for slate in slates(settings)}.values()}
 
 
 def test_a_bundle_is_activated_and_rolled_back_by_command(

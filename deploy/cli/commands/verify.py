@@ -95,7 +95,9 @@ DataDir = Annotated[
 ]
 Bundle = Annotated[
     Path | None,
-    typer.Option(help="Recompute states and slates with this bundle, or with the CURRENT one of a folder."),
+    typer.Option(
+        help="Recompute states and slates with this bundle, or each with the bundle of this folder that it names."
+    ),
 ]
 Numbers = Annotated[
     int,
