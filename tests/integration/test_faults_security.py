@@ -216,7 +216,8 @@ def use(settings: Settings, user: str, right: Right) -> None:
     else:
         log = KafkaLog(settings)
         spans = log.spans([right.name])
-        list(log.records(right.name, spans))
+        if right.operation == "Read":
+            list(log.records(right.name, spans))
         log.close()
 
 
