@@ -156,7 +156,9 @@ def _assign(users: list[User], models: Mapping[str, bytes]) -> None:
     by_model = {stamp: identity for identity, stamp in reversed(models.items())}
     for user, states, slates in users:
         by_chain: dict[str, str] = {}
-        for _, slate in slates:
+        for _, slate in sorted(
+            slates, key=lambda one: not one[1]["events"]
+        ):  # first those by the worker that made the state
             by_chain.setdefault(slate["chain"], slate["bundle"])
         for offset, state in states:
             shown = by_chain.get(state.chain.hex(), "")
