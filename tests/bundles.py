@@ -5,12 +5,10 @@ python -m tests.bundles FOLDER [ITEMS]      writes a bundles folder with CURRENT
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from shutil import copytree
 
 import numpy as np
 import torch
@@ -24,7 +22,6 @@ from models.network.projection import fit_projection, no_projection
 from models.network.text import load_bert
 from models.training.run import DataInfo, Run
 from stream.core.features import InputSpec
-from stream.inference.bundle import CURRENT
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "tests"
 
@@ -103,18 +100,6 @@ def text_onnx() -> bytes:
 def tiny_bundle(folder: Path, items: int = 50, actions: tuple[str, ...] = ()) -> Path:
     """Publish a tiny bundle below `folder` (a bundles folder, with CURRENT) -> the bundle's own folder."""
     return publish(build(tiny_run(items, actions=actions), text=text_onnx()), folder)
-
-
-def two_bundles(bundles: Path, folder: Path) -> tuple[Path, str]:
-    """Copy a bundles folder with its CURRENT bundle, and publish another network beside that -> the copy, the other one's id.
-    CURRENT stays. Their step models differ, so that states are folded again."""
-    copy = folder / "bundles"
-    copytree(bundles, copy, copy_function=os.link)
-    own = (copy / CURRENT).read_text()
-    other = publish(build(tiny_run(seed=8), text=text_onnx()), copy)
-    (copy / CURRENT).unlink()  # linked: it is another folder's, too
-    (copy / CURRENT).write_text(own)
-    return copy, other.name
 
 
 def text_term_bundle(folder: Path) -> Path:

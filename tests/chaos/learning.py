@@ -6,7 +6,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,11 +16,10 @@ import numpy as np
 from deploy.clients import activations
 from deploy.clients.activations import Followed
 from deploy.clients.log_reader import KafkaLog
-from deploy.clients.producer import Producer
 from deploy.learning.capture import HALF
 from deploy.verify import Report
-from stream.core import bundle_log
 from stream.settings import Settings
+from tests.activations import activate
 from tests.bench.processes import resident_mib
 from tests.capture_process import captured, command, held, ranges_in
 from tests.chaos.trial import BACKOFF, READY, Trial
@@ -177,20 +175,12 @@ def _has(folder: Path, count: int) -> bool:
 
 
 class Fleet:
-    """The bundles of a trial, and what the topic says of them."""
+    """The workers of a trial, and what the topic says of their bundles."""
 
-    def __init__(self, trial: Trial, bundles: Sequence[str]) -> None:
+    def __init__(self, trial: Trial) -> None:
         self.trial = trial
-        self.bundles = list(bundles)
         self.settings = trial.settings
         self.log = KafkaLog(trial.settings)
-
-    def activate(self, bundle: str, reason: str = "") -> int:
-        """Write an activation -> its number."""
-        record = bundle_log.Activate(bundle, int(time.time() * 1000), reason)
-        with Producer(self.settings) as producer:
-            sent = producer.send(self.settings.bundles_topic, bundle_log.key_of(record), bundle_log.encode(record))
-            return producer.position(sent).offset
 
     def followed(self, number: int) -> Followed:
         return activations.followed(self.log, self.settings).entries[number]
@@ -209,12 +199,12 @@ class Fleet:
 
 
 def hot_swaps(
-    settings: Settings, bundles: Path, other: str, folder: Path, seed: int, rounds: int, rate: float = 1000.0
+    settings: Settings, bundles: Path, both: tuple[str, str], folder: Path, seed: int, rounds: int, rate: float = 1000.0
 ) -> None:
     """Fault 24: a bundle is activated and rolled back under `rate` events a second with two workers: once while nobody is
     killed, to compare latencies and memory, then in each round with a kill at a seeded instant of the swap. Every slate must be
     by the bundle that the topic says (`freshet verify`: slate-bundle), and no activation be left unfollowed (bundle-stale)."""
-    own = (bundles / "CURRENT").read_text().strip()
+    own, other = both
     figures: dict[str, Any] = {}
 
     def by_both(report: Report) -> None:
@@ -233,7 +223,7 @@ def hot_swaps(
         judged={"bundle": bundles, "swap_limit": SWAP},
     )  # fmt: skip
     with trial:
-        fleet = Fleet(trial, [own, other])
+        fleet = Fleet(trial)
         try:
             trial.works(500)
             time.sleep(CALM)
@@ -241,7 +231,7 @@ def hot_swaps(
             figures["before"] = start - CALM * 1000, start
             numbers = []
             for bundle in (other, own):
-                numbers.append(fleet.activate(bundle))
+                numbers.append(activate(settings, bundle))
                 fleet.switched(bundle)
             end = _now()
             time.sleep(CALM)
@@ -250,8 +240,8 @@ def hot_swaps(
             assert not [one for one in followed if one.refused]
             figures["seconds"] = [one.seconds(settings.partitions) for one in followed]
             for number in range(rounds):
-                bundle = fleet.bundles[(number + 1) % 2]
-                fleet.activate(bundle, f"round {number}")
+                bundle = both[(number + 1) % 2]
+                activate(settings, bundle, f"round {number}")
                 trial.pause(0, 6)
                 trial.kill(trial.one())
                 fleet.switched(bundle)

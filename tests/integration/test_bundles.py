@@ -14,11 +14,9 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.producer import Producer
 from deploy.verify import Scope, run
-from stream.core import bundle_log
 from stream.settings import Settings
-from tests.bundles import two_bundles
+from tests.activations import activate, two_bundles
 from tests.settings import LONG_SESSION, World
 from tests.worker_process import Events, WorkerProcess, all_committed, environment, slates, until
 
@@ -29,10 +27,10 @@ LIMIT = 5.0
 
 
 @pytest.fixture(scope="module")
-def both(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """A folder of two bundles, the id of CURRENT, and the other one's."""
-    folder, other = two_bundles(bundles, tmp_path_factory.mktemp("both"))
-    return folder, (folder / "CURRENT").read_text().strip(), other
+    folder = tmp_path_factory.mktemp("both")
+    return folder, *two_bundles(folder)
 
 
 @pytest.fixture
@@ -70,12 +68,6 @@ def freshet(settings: Settings, bundles: Path, *words: str, code: int = 0) -> An
     )  # fmt: skip
     assert done.returncode == code, done.stderr + done.stdout
     return json.loads(done.stdout)
-
-
-def activate(settings: Settings, bundle: str) -> None:
-    record = bundle_log.Activate(bundle, int(time.time() * 1000))
-    with Producer(settings) as producer:
-        producer.position(producer.send(settings.bundles_topic, bundle_log.key_of(record), bundle_log.encode(record)))
 
 
 def newest(settings: Settings) -> set[str]:
