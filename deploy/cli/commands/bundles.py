@@ -173,6 +173,8 @@ def _activate(settings: Settings, bundle: str, reason: str, wait: float, as_json
         with Producer(settings) as producer:
             future = producer.send(settings.bundles_topic, bundle_log.key_of(record), bundle_log.encode(record))
             number = producer.position(future).offset
+        # until it is read back: an acknowledged record may be hidden from readers for a moment
+        known.entries.setdefault(number, activations.Followed(number, bundle, record.time, reason))
         workers = admin.workers(settings) if wait else 0
         if not as_json:
             _say(f"{bundle} is activated: number {number} of {settings.bundles_topic}")
@@ -221,7 +223,7 @@ def _await(
 
     deadline = time.monotonic() + wait
     news = time.monotonic()
-    offset = max((*known.entries, -1)) + 1
+    offset = number
     while True:
         entries, offset = activations.read(log, settings.bundles_topic, offset)
         known.apply(entries)
