@@ -14,6 +14,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from deploy.clients.admin import check
 from stream.settings import Settings, load
 from stream.tally import process
 from stream.tally.publisher import Publisher
@@ -77,4 +78,6 @@ def arm(settings: Settings, moment: str) -> None:
 if __name__ == "__main__":
     given = load()
     arm(given, sys.argv[1])
-    process.run(given, once=len(sys.argv) > 2)
+    topology = check(given, tally=True)
+    found = given.model_copy(update={"partitions": topology.partitions})
+    process.run(found, topology.ids, topology.cluster, once=len(sys.argv) > 2)
