@@ -31,6 +31,8 @@ SWAP: Final = 120.0
 """Seconds within which all partitions must have switched, on a machine that is busy besides."""
 CALM: Final = 10.0
 """Seconds before and after a swap of which latencies and memory are compared with those during it."""
+GROWTH: Final = 1.1
+"""Times as much memory as before that a worker may have CALM seconds after a swap and a rollback."""
 
 
 # 58
@@ -96,7 +98,7 @@ def tally_kills(settings: Settings, bundles: Path, folder: Path, seed: int, roun
         other = settings.model_copy(update={"app_id": settings.app_id + "-other"})
         TallyProcess(other, folder, "t2", bundles=bundles).once()
         assert closings(settings)[-1] == closed, "a tally that was never killed counts otherwise"
-        epochs = {slate.get("tables", 0) for slate in slates(settings)}
+        epochs = {slate["tables"] for slate in slates(settings) if "tables" in slate}
         assert len(epochs) > 1, epochs
         trial.note = (
             f"{rounds} kills at seeded instants and {len(MOMENTS)} at named moments; {report.table_epoch} epochs, the newest "
@@ -210,6 +212,8 @@ def hot_swaps(
     def by_both(report: Report) -> None:
         made = {slate["bundle"] for slate in slates(settings)}
         assert made == {own, other}, made
+        for one, two in zip(*figures["memory"], strict=True):
+            assert two <= GROWTH * one, f"memory: {one:.0f} MiB before, {two:.0f} MiB after swap and rollback"
         before, during, after = (percentile(settings, *figures[name]) for name in ("before", "during", "after"))
         rss = ", ".join(f"{one:.0f} to {two:.0f} MiB" for one, two in zip(*figures["memory"], strict=True))
         trial.note = (
