@@ -47,7 +47,8 @@ class Followed:
 
     def reports(self, process: str = WORKER) -> int:
         """Return how many processes of a kind have loaded or refused it."""
-        return sum(one.process == process for one in (*self.loaded.values(), *self.refused.values()))
+        loaded = sum(one.process == process for one in self.loaded.values())
+        return loaded + sum(one.process == process for one in self.refused.values())
 
     def seconds(self, partitions: int) -> float | None:
         """Return the seconds until the last partition had switched; None if one has not."""

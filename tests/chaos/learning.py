@@ -217,7 +217,7 @@ def hot_swaps(
         before, during, after = (percentile(settings, *figures[name]) for name in ("before", "during", "after"))
         rss = ", ".join(f"{one:.0f} to {two:.0f} MiB" for one, two in zip(*figures["memory"], strict=True))
         trial.note = (
-            f"swap and rollback, then {rounds} swaps with a kill in each; all partitions switched after "
+            f"{rate:g} events/s; swap and rollback, then {rounds} swaps with a kill in each; all partitions switched after "
             f"{figures['seconds'][0]:.1f} and {figures['seconds'][1]:.1f} s; p99 of clicks {before:.0f} ms before, "
             f"{during:.0f} ms during, {after:.0f} ms after; memory of the workers before the swap and after the rollback {rss}"
         )

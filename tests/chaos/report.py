@@ -46,7 +46,7 @@ FAULTS = {
     21: ("Unknown users, unknown and removed items", "input"),
     22: ("Duplicate ids, reordering, impossible times", "input"),
     23: ("A bundle that is damaged or does not fit", "models"),
-    24: ("A bundle is activated and rolled back under 1,000 events/s, and workers are killed meanwhile", "learning"),
+    24: ("A bundle is activated and rolled back under load, and workers are killed meanwhile", "learning"),
     25: ("No GPU where one is asked for", "models"),
     26: ("Slow inference; ten times the traffic", "models"),
     27: ("Abuse of the HTTP endpoints", "web"),

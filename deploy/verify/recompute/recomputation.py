@@ -153,7 +153,7 @@ def _opened(bundle: Bundle) -> tuple[Bundle, Models, Encoder, Items]:
 
 def _assign(users: list[User], models: Mapping[str, bytes]) -> None:
     """Say of each state with which bundle it is computed again: that of the slate that shows it, if the model is the same."""
-    by_model = {stamp: identity for identity, stamp in reversed(models.items())}
+    by_model = {stamp: identity for identity, stamp in reversed([*models.items()])}  # the first of several counts
     for user, states, slates in users:
         by_chain: dict[str, str] = {}
         for _, slate in sorted(
