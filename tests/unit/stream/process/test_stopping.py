@@ -143,6 +143,7 @@ import deploy.cli.signals
 import asyncio, threading
 from types import SimpleNamespace
 from stream import settings, worker
+from stream.core.bundle_log import BundleLog
 from tests.unit.stream.observability.test_status import BUNDLE
 
 def reached():
@@ -169,6 +170,10 @@ class App:
         reached()
         await asyncio.sleep(60)
 
+class Bundles(Items):
+    log, write = BundleLog(), None
+    async def start(self): pass
+
 consumer = SimpleNamespace(thread=lambda: None, thread_loop=asyncio.new_event_loop, hold=lambda: print("held", flush=True))
 
 async def watch(*given):
@@ -177,6 +182,7 @@ async def watch(*given):
 worker.current, worker.load, worker.check_fit = (lambda folder: folder), (lambda folder: BUNDLE), (lambda *given: None)
 worker.open_for = open_for
 worker.ItemsFollower = worker.RulesFollower = Items
+worker.BundlesFollower = worker.BundlesWriter = Bundles
 worker.assemble = lambda *given: SimpleNamespace(app=App(), consumer=consumer)
 worker.Worker._look = lambda *given: None
 worker.Worker._watch = watch
