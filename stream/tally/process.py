@@ -374,6 +374,7 @@ class TallyProcess:
     async def _beat(self) -> None:
         """Send the heartbeat, update gauges, and check that everything that must run is running and makes progress."""
         threads = [(one.name, one) for one in threading.enumerate() if one.name in THREADS]
+        due = 0.0  # when the next epoch was first seen to be due; 0 while none is
         while True:
             self._turned += 1
             self._health.beat()
@@ -389,6 +390,8 @@ class TallyProcess:
             for topic, records in self._sources.lag().items():
                 self._metrics.lag.labels(topic).set(records)
             self._metrics.items.set(len(self._sums.items))
+            due = (due or time.monotonic()) if self._since and self._due() else 0.0
+            self._metrics.overdue.set(time.monotonic() - due if due else 0.0)
             await asyncio.sleep(TICK)
 
     async def _shut(self) -> None:
