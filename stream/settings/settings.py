@@ -290,22 +290,24 @@ class Settings(BaseSettings):
         le=1_000_000_000,
         description="source records after which the tally publishes, in addition to tally_epoch_seconds; 0: by time alone",
     )
-    tally_half_life: float = Field(
-        1095.0,
+    tally_half_life: float | None = Field(
+        None,
         ge=0,
         le=36_500,
-        description="days after which a choice counts half in the neighbours; 0: time does not matter",
+        description="days after which a choice counts half in the neighbours; 0: time does not matter. This setting and the "
+        "next five: if they are not set, those that the sums were counted with, else the bundle's, else 1095, 365, 10, 0.8, "
+        "0.5 and 5",
     )
-    tally_prior_half_life: float = Field(
-        365.0, ge=0, le=36_500, description="the same in popularity; 0: time does not matter"
+    tally_prior_half_life: float | None = Field(
+        None, ge=0, le=36_500, description="the same in popularity; 0: time does not matter"
     )
-    tally_reach: int = Field(10, ge=1, le=64, description="how many choices ahead pair with a choice")
-    tally_decay: float = Field(0.8, ge=0, le=1, description="factor of a pair per choice of distance")
-    tally_back: float = Field(
-        0.5, ge=0, le=10, description="weight of the backward direction of a pair, rounded to a multiple of 1/1024"
+    tally_reach: int | None = Field(None, ge=1, le=64, description="how many choices ahead pair with a choice")
+    tally_decay: float | None = Field(None, ge=0, le=1, description="factor of a pair per choice of distance")
+    tally_back: float | None = Field(
+        None, ge=0, le=10, description="weight of the backward direction of a pair, rounded to a multiple of 1/1024"
     )
-    tally_shrink: float = Field(
-        5.0, ge=0, le=1e6, description="choices that are added to the denominator of a neighbour's weight"
+    tally_shrink: float | None = Field(
+        None, ge=0, le=1e6, description="choices that are added to the denominator of a neighbour's weight"
     )
     tally_keep: int | None = Field(
         None,

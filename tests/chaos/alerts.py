@@ -89,9 +89,7 @@ class Station:
 
     def watch(self, *names: str) -> None:
         """Prometheus scrapes these workers, all gateways and all tallies from now on, and no others."""
-        self.prometheus.watch(
-            {name: f"127.0.0.1:{self._ports[name]}" for name in names}, self.gateways, self.tallies
-        )
+        self.prometheus.watch({name: f"127.0.0.1:{self._ports[name]}" for name in names}, self.gateways, self.tallies)
         count = len(names) + len(self.gateways) + len(self.tallies)
         up = f"count(up) == {count}" if count else "absent(up)"
         until(lambda: self.prometheus.query(up), 10, f"{names} are scraped")

@@ -42,8 +42,8 @@ QUERIES = [
 
 @pytest.fixture(scope="module")
 def prometheus(kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Prometheus with half a minute of a worker's, a gateway's and a tally's life in it: clicks, ratings, comments, dead letters; slates,
-    refused events, waits, and requests over the rate."""
+    """Prometheus with half a minute of a worker's, a gateway's and a tally's life in it: clicks, ratings, comments, dead
+    letters; slates, refused events, waits, and requests over the rate."""
     binary()
     settings = with_own_topics(kafka.bootstrap, bundles=bundles)
     events = Events(settings)

@@ -49,7 +49,7 @@ def helm(*words: str, code: int = 0) -> str:
 
 
 def rendered(*words: str, name: str = "t-freshet") -> dict[str, Any]:
-    """Kind -> the object of a name: `t-freshet` are the workers', `t-freshet-gateway` the gateways', `t-freshet-tally` the tally's."""
+    """Kind -> the object of a name: `t-freshet` are the workers', `-gateway` behind it the gateways', `-tally` the tally's."""
     text = helm("template", "t", str(CHART), "--kube-version", KUBERNETES, *words)
     return {one["kind"]: one for one in yaml.safe_load_all(text) if one and one["metadata"]["name"] == name}
 
