@@ -161,6 +161,12 @@ class Settings(BaseSettings):
         description="where neighbours and popularity in the score come from: the newest epoch of the topic `tables`, and the "
         "bundle until there is one; or always the bundle",
     )
+    popular_by: Literal["training", "tables", "trending"] = Field(
+        "training",
+        description="what the slate for unknown users ranks by: interactions in training; the decayed counts of the newest "
+        "epoch of the topic `tables`; or, in choices a day, how much more often than usual an item is chosen lately, which needs "
+        "a shorter half-life of popularity than of neighbours. Without an epoch: interactions in training",
+    )
     placements: dict[str, Placement] = Field(
         {},
         description="[placements](placements.md), as JSON: name -> `size`, `filter`, `diversity`, `filter_seen`, as far as they "
