@@ -86,7 +86,7 @@ def test_the_slate_for_unknown_users_shows_what_is_trending_and_is_recomputed(
 
         def shown() -> dict[str, Any]:
             """The newest slate for unknown users."""
-            return [one for one in slates(settings, "*")][-1]
+            return slates(settings, "*")[-1]
 
         until(lambda: "tables" in shown() and shown()["items"][0]["item"] == "item-2", 90, "a slate by an epoch")
         all_committed(settings, worker)

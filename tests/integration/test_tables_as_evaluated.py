@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -196,6 +197,7 @@ class Live:
 
     def _send(self, events: list[Held]) -> None:
         loop = ClosedLoop(events, width=200)
+        moved = time.monotonic()
         while not loop.finished:
             for event in loop.take(len(events)):
                 number = self._wanted.get(int(event.words))
@@ -203,11 +205,11 @@ class Live:
                     shown = self._newest[event.user].items
                     self._ranks[number] = shown.index(event.item) if event.item in shown else MISSED
                 loop.landed(event.user, *self._feed.position(self._feed.send(event.message)))
-            slates = self._feed.slates(STALL)
-            assert slates, f"no slate for {STALL:g} s: {self._worker.tail()}"
-            for slate in slates:
+            for slate in self._feed.slates(1.0):
+                moved = time.monotonic()
                 self._newest[slate.user] = slate
                 loop.shown(slate.user, slate.applied)
+            assert time.monotonic() < moved + STALL, f"no slate for {STALL:g} s: {self._worker.tail()}"
 
     def _alive(self) -> None:
         assert self._worker.runs(), self._worker.tail()
