@@ -41,9 +41,14 @@ def choose(settings: Settings, bundle: TablesEntry | None, kept: Mapping[str, fl
         bundle: What the bundle says; None for nothing.
         kept: What the sums of the folder were counted with, of COUNTED.
     """
+    asked: dict[str, float | None] = {
+        "half_life": settings.tally_half_life, "prior_half_life": settings.tally_prior_half_life,
+        "reach": settings.tally_reach, "decay": settings.tally_decay, "back": settings.tally_back,
+        "shrink": settings.tally_shrink,
+    }  # fmt: skip
     found = {}
     for name, value in DEFAULTS.items():
-        given = getattr(settings, f"tally_{name}")
+        given = asked[name]
         if given is not None:
             found[name] = Figure(given, SETTING)
         elif name in kept:
