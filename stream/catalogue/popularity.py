@@ -32,7 +32,8 @@ def counts_of(
     the interactions in the training part.
     """
     tables = catalogue.tables
-    found, epoch = popularity, UNSET
+    found: NDArray[np.float32] = popularity
+    epoch: int | UnsetType = UNSET
     if by != TRAINING and tables is not None and tables.counts is not None:
         found = tables.trend if by == TRENDING and tables.trend is not None else tables.counts
         epoch = tables.epoch

@@ -96,8 +96,8 @@ class EpochTables:
         weight[at] = self.weight[known]
         weight[near == 0] = 0
         count[at] = self.count[known]
-        trend, seconds = None, 0.0
-        closed = self.closed
+        trend: Floats | None = None
+        seconds, closed = 0.0, self.closed
         if 0 < closed.prior_half_life < closed.near_half_life:
             usual = np.zeros(size)
             usual[at] = self.usual[known]
@@ -117,7 +117,8 @@ def rising(count: NDArray[np.float64], usual: NDArray[np.float64], closed: Epoch
     the mean over popularity's half-life with that over the neighbours'.
     """
     lately, ever = (math.log(2) * DAY / half_life for half_life in (closed.prior_half_life, closed.near_half_life))
-    return np.maximum(0.0, count * lately - usual * ever).astype(np.float32)
+    found: Floats = np.maximum(0.0, count * lately - usual * ever).astype(np.float32)
+    return found
 
 
 class EpochRows:

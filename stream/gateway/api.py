@@ -575,7 +575,8 @@ class Api:
         view = served.catalogue.view(query.scene, filtered)
         rules = self._parts.rules()
         selection = self._selection(rules, NOBODY, query.scene, view, kinds=LEAVING_OUT)
-        snapshot, grown, window, complete = view.snapshot, trends.growth(), trends.window, trends.complete
+        snapshot, window, complete = view.snapshot, trends.window, trends.complete
+        grown: Sequence[tuple[str, float]] = trends.growth()
         if self._settings.popular_by == TRENDING and snapshot.tables is not None and snapshot.tables.trend is not None:
             rising = popular_items(snapshot.tables.trend, snapshot, MOST_RANKED, by=TRENDING)
             grown = [(one.item, round(one.score, 5)) for one in rising if one.score > 0]
