@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,7 +116,8 @@ class SlateView(LiveView):
     """The tables as they were at the event before each position."""
 
     def seen(self, positions: Rows) -> Rows:
-        return self._at.rank[positions - 1] // EVERY * EVERY
+        found: Rows = self._at.rank[positions - 1] // EVERY * EVERY
+        return found
 
 
 @pytest.mark.timeout(2400)
@@ -187,11 +189,7 @@ class Live:
         self._tally.command = ["deploy.cli", "tally"]
         self._tally.start().wait_ready()
         for epoch, begin in enumerate(range(0, len(live), EVERY), start=1):
-            until(
-                lambda epoch=epoch: self._worker.metric("freshet_tables_epoch") == epoch,
-                300,
-                "the worker has the epoch",
-            )
+            until(partial(self._uses, epoch), 300, "the worker has the epoch")
             self._send(live[begin : begin + EVERY])
         return self._ranks
 
@@ -210,6 +208,9 @@ class Live:
                 self._newest[slate.user] = slate
                 loop.shown(slate.user, slate.applied)
             assert time.monotonic() < moved + STALL, f"no slate for {STALL:g} s: {self._worker.tail()}"
+
+    def _uses(self, epoch: int) -> bool:
+        return self._worker.metric("freshet_tables_epoch") == epoch
 
     def _alive(self) -> None:
         assert self._worker.runs(), self._worker.tail()
