@@ -338,7 +338,14 @@ def with_strength(strength: float) -> Callable[[dict[str, Any]], Any]:
     return lambda manifest: manifest.update(diversity={"strength": strength, "budget": 0.02, "metrics": {}})
 
 
-COUNTED = {"half_life": 365, "prior_half_life": 90, "reach": 20, "decay": 0.8, "back": 0.2, "shrink": 20.0}
+COUNTED: dict[str, Any] = {
+    "half_life": 365,
+    "prior_half_life": 90,
+    "reach": 20,
+    "decay": 0.8,
+    "back": 0.2,
+    "shrink": 20.0,
+}
 
 
 def with_counted(**changed: Any) -> Callable[[dict[str, Any]], Any]:
