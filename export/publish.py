@@ -47,6 +47,7 @@ from stream.inference.bundle import (
     Inputs,
     Manifest,
     Parity,
+    TablesEntry,
     TextEntry,
     load,
     stamp,
@@ -153,8 +154,17 @@ def _manifest(run: Run, files: Mapping[str, bytes], parity: dict[str, Parity], c
         reading=reading_entry(run.reading) if run.reading else None,
         data=asdict(run.data),
         metrics=dict(run.metrics),
+        tables=_counting(run),
         diversity=DiversityEntry(run.diversity.strength, run.diversity.budget, dict(run.diversity.metrics)),
     )
+
+
+def _counting(run: Run) -> TablesEntry | None:
+    """Return how a tally should count tables; None if the run does not say."""
+    if run.tables is None:
+        return None
+    near = run.tables.near
+    return TablesEntry(near.half_life, run.tables.prior, near.reach, near.decay, near.back, near.shrink)
 
 
 def publish(files: Mapping[str, bytes], bundles: Path) -> Path:

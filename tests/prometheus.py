@@ -80,17 +80,18 @@ def binary() -> str:
 class Prometheus:
     """A Prometheus process on a free loopback port, with rules and a scrape interval of half a second.
 
-    targets: instance -> host:port of workers, gateways: the same of gateways; changed by `watch`.
+    targets: instance -> host:port of workers, gateways: the same of gateways, tallies: of tallies; changed by `watch`.
     """
 
     def __init__(
-        self, folder: Path, targets: Mapping[str, str], rules: str, gateways: Mapping[str, str] | None = None
-    ) -> None:
+        self, folder: Path, targets: Mapping[str, str], rules: str, gateways: Mapping[str, str] | None = None,
+        tallies: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self._folder = folder
-        self.watch(targets, gateways)
+        self.watch(targets, gateways, tallies)
         (folder / "rules.yml").write_text(rules)
         config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
@@ -122,9 +123,15 @@ class Prometheus:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def watch(self, targets: Mapping[str, str], gateways: Mapping[str, str] | None = None) -> None:
+    def watch(
+        self,
+        targets: Mapping[str, str],
+        gateways: Mapping[str, str] | None = None,
+        tallies: Mapping[str, str] | None = None,
+    ) -> None:
         """Scrape these from now on, and no others."""
-        for job, instances in (("freshet", targets), ("freshet-gateway", gateways or {})):
+        jobs = {"freshet": targets, "freshet-gateway": gateways or {}, "freshet-tally": tallies or {}}
+        for job, instances in jobs.items():
             found = [{"targets": [address], "labels": {"instance": name}} for name, address in instances.items()]
             partial = self._targets(job).with_suffix(".partial")
             partial.write_text(json.dumps(found))

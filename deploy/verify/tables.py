@@ -24,7 +24,8 @@ from deploy.verify.validator import Accepted, ForgetRequest, Validator
 from stream.core.errors import DataError
 from stream.settings import Settings
 
-HISTORY: Final = 64
+HISTORY: Final = 1024
+MARKS: Final = 64
 CLOSED: Final = b"e"
 ROW: Final = b"i:"
 UNTOLD: Final = ("epoch", "created", "hash")
@@ -236,7 +237,7 @@ def _count(
                 continue
             identity = ("id", found.id) if found.id else _origin(record, settings.sources)
             if identity:
-                if identity in ids[-HISTORY:]:
+                if identity in ids[-MARKS:]:
                     continue
                 ids.append(identity)
             now = max(now, found.time)

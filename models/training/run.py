@@ -33,6 +33,8 @@ from models.network.projection import Projection, no_projection
 from models.network.text import MAX_TOKENS
 from models.text_rating.reading import Reading, load_reading, save_reading
 from models.training.diversity import Chosen
+from models.training.neighbours import NeighbourSettings
+from models.training.tables import TableSettings
 from stream.core.errors import DataError
 from stream.core.features import ACTIONS, CHOICES, InputSpec
 from stream.core.state import MAX_RECENT
@@ -84,6 +86,7 @@ class Run:
         seeds: Seeds of training.
         reading: Gives a value to comments without one, in training and in serving. None leaves them without.
         diversity: How slates are re-ranked.
+        tables: How a tally should count neighbours and popularity, if the sum was chosen with tables that follow the stream.
     """
 
     network: InterestNetwork
@@ -105,6 +108,7 @@ class Run:
     seeds: tuple[int, ...] = ()
     reading: Reading | None = None
     diversity: Chosen = field(default_factory=Chosen)
+    tables: TableSettings | None = None
 
     @property
     def text_width(self) -> int:
@@ -157,6 +161,7 @@ def save_run(run: Run, folder: Path) -> None:
         "seeds": run.seeds,
         "reads_ratings": run.reading is not None,
         "diversity": asdict(run.diversity),
+        **({"tables": asdict(run.tables)} if run.tables else {}),
     }
     (folder / "run.json").write_text(json.dumps(about, indent=1), "utf-8")
 
@@ -225,6 +230,7 @@ def load_run(folder: Path) -> Run:
         seeds=tuple(about["seeds"]),
         reading=load_reading(folder / READING) if about.get("reads_ratings") else None,
         diversity=_diversity(about.get("diversity")),
+        tables=_tables(about.get("tables")),
     )
 
 
@@ -236,6 +242,15 @@ def _diversity(about: dict[str, Any] | None) -> Chosen:
     if not 0 <= found.strength <= 1:
         raise ValueError(f"diversity: strength {found.strength:g}, expected 0 to 1")
     return found
+
+
+def _tables(about: dict[str, Any] | None) -> TableSettings | None:
+    """Return what a run says about the counting of tables."""
+    return (
+        None
+        if about is None
+        else TableSettings(about["tables"], NeighbourSettings(**about["near"]), int(about["prior"]))
+    )
 
 
 def blend_numbers(blend: Blend) -> dict[str, Any]:

@@ -5,7 +5,8 @@ user whose time is *before* t: choices at the same millisecond are not seen, nor
 With epochs of N events, a table holds the first N * floor(n / N) events, where n is the number of events before t. Events
 at one time are then in the order of their users.
 
-Sums, pairs and decay are those of stream.core.tally, to the unit. They are read as
+Sums, pairs and decay are those of the tally (stream.tally), to the unit: of each user, the newest HISTORY choices pair. They
+are read as
 
     weight(a, b) = (ahead[a, b] + back ahead[b, a]) / (sqrt(count_a count_b) + shrink g(now))
     popularity(a) = log(1 + count_a / g(now)), centred as in models.network.blend.log_popularity
@@ -28,7 +29,7 @@ from models.network.blend import Neighbours, log_popularity
 from models.training.neighbours import DAY, NeighbourSettings
 from models.training.regimes import STREAMED, every
 from stream.core.errors import DataError
-from stream.core.tables import fresh_weight
+from stream.core.tables import HISTORY, fresh_weight
 from stream.core.tally import SHARE_BITS, WEIGHT_BITS, ForwardDecay, PairShape, whole_weight
 
 HALF_LIVES: Final = (3650, 1095, 365, 90)
@@ -132,13 +133,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Every addend to ahead[first, second]: all i64 of one length, by user and the order of arrival.
+    """Every addend to ahead[first, second]: all i64 of one length.
 
     Attributes:
-        event: The position in the rows of the choice that made the pair (the later one).
+        event: The position in the rows of the choice with which it is added: the later one of the pair.
         first: Item rows.
         second: Item rows.
-        amount: What is added.
+        amount: What is added; below 0 what is taken back.
     """
 
     event: Rows
@@ -153,8 +154,12 @@ def item_amounts(rows: Histories, chosen: Rows, decay: ForwardDecay) -> Rows:
     return fresh if rows.weight is None else fresh * _whole(rows.weight[chosen]) >> WEIGHT_BITS
 
 
-def pairs_of(rows: Histories, shape: PairShape, decay: ForwardDecay) -> Pairs:
-    """Return what stream.core.tally.UserChoices adds for the choices in `rows`."""
+def pairs_of(rows: Histories, shape: PairShape, decay: ForwardDecay, history: int = 0) -> Pairs:
+    """Return what stream.core.tally.UserChoices adds for the choices in `rows`.
+
+    With `history`, only each user's newest choices pair, that many, as in stream.tally.counting: what a choice has added is
+    taken back when it is no longer among them.
+    """
     chosen = np.flatnonzero(rows.choice)
     item, owner, fresh = rows.item[chosen], rows.owner()[chosen], _fresh(rows, chosen, decay)
     whole = None if rows.weight is None else _whole(rows.weight[chosen])
@@ -170,25 +175,42 @@ def pairs_of(rows: Histories, shape: PairShape, decay: ForwardDecay) -> Pairs:
         found.append(np.stack((later, np.full(len(later), distance), item[earlier], item[later], amount[use])))
     later, distance, first, second, amount = np.concatenate(found, 1)
     order = np.lexsort((distance, later))
-    later, first, second, amount = later[order], first[order], second[order], amount[order]
-    amount = _capped(owner[later], first, second, amount, shape.cap)
-    use = amount > 0
+    later, distance, first, second, amount = (one[order] for one in (later, distance, first, second, amount))
+    if history:
+        leaves = later - distance + history  # the user's choice with which the earlier one leaves
+        gone = np.flatnonzero((leaves < len(owner)) & (owner[np.minimum(leaves, len(owner) - 1)] == owner[later]))
+        later = np.concatenate((later, leaves[gone]))
+        first, second = np.concatenate((first, first[gone])), np.concatenate((second, second[gone]))
+        amount = np.concatenate((amount, -amount[gone]))
+    amount = _capped(owner[later], first, second, later, amount, shape.cap)
+    use = amount != 0
     return Pairs(chosen[later[use]], first[use], second[use], amount[use])
 
 
-def _capped(owner: Rows, first: Rows, second: Rows, amount: Rows, cap: int) -> Rows:
-    """Return the amounts of which a user adds at most `cap` times the greatest to a pair, in the given order."""
-    order = np.lexsort((second, first, owner))  # stable
-    same = (np.diff(owner[order]) == 0) & (np.diff(first[order]) == 0) & (np.diff(second[order]) == 0)
+def _capped(owner: Rows, first: Rows, second: Rows, at: Rows, amount: Rows, cap: int) -> Rows:
+    """Return the amounts of which a user adds at most `cap` times the greatest to a pair, in the order of `at`.
+
+    An amount below 0 takes an earlier one back.
+    """
+    order = np.lexsort((amount < 0, at, second, first, owner))  # stable
+    differs = (np.diff(owner[order]) != 0) | (np.diff(first[order]) != 0) | (np.diff(second[order]) != 0)
+    begins = np.concatenate(([0], np.flatnonzero(differs) + 1, [len(order)]))
+    added = np.concatenate(([0], np.cumsum(amount[order] > 0)))
     out = amount.copy()
-    total = greatest = 0
-    for at in (np.flatnonzero(same) + 1).tolist():
-        before, now = int(order[at - 1]), int(order[at])
-        if at < 2 or not same[at - 2]:
-            total = greatest = int(amount[before])
-        more, most = total + int(amount[now]), max(greatest, int(amount[now]))
-        out[now] = min(more, cap * most) - min(total, cap * greatest)
-        total, greatest = more, most
+    for group in np.flatnonzero(np.diff(added[begins]) > 1).tolist():
+        live: list[int] = []
+        total = greatest = before = 0
+        for place in order[begins[group] : begins[group + 1]].tolist():
+            one = int(amount[place])
+            total += one
+            if one > 0:
+                live.append(one)
+                greatest = max(greatest, one)
+            else:
+                live.remove(-one)
+                greatest = max(live, default=0) if -one == greatest else greatest
+            now = min(total, cap * greatest)
+            out[place], before = now - before, now
     return out
 
 
@@ -337,7 +359,7 @@ class _PairIndex:
     def __init__(self, rows: Histories, at: Arrivals, live: LiveTables) -> None:
         near = live.settings.near
         decay = live.decay(near.half_life)
-        pairs = pairs_of(rows, PairShape(near.reach, near.decay, CAP), decay)
+        pairs = pairs_of(rows, PairShape(near.reach, near.decay, CAP), decay, HISTORY)
         size = live.size
         row = np.concatenate((pairs.first, pairs.second))
         other = np.concatenate((pairs.second, pairs.first))
@@ -350,7 +372,8 @@ class _PairIndex:
         self._begin = np.searchsorted(row[order], np.arange(size + 1))
         self._rank = rank[order]
         amount = np.concatenate((pairs.amount,) * 2)
-        require_exact(float(np.bincount(row, amount.astype(np.float64), minlength=size).max(initial=0.0)), decay)
+        most = np.bincount(row, np.maximum(amount, 0).astype(np.float64), minlength=size).max(initial=0.0)
+        require_exact(float(most), decay)
         self._amount = amount[order].astype(np.float64)
         local = inverse - self._others[row]  # place among the row's others
         local += np.where(np.arange(len(row)) < len(pairs.first), 0, np.diff(self._others)[row])  # backward ones after

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -25,9 +26,11 @@ from models.training.batching import hold_validation
 from models.training.cache import digest, training_key
 from models.training.degenerate import UNWATCHED, require_order
 from models.training.diversity import BUDGET, choose
+from models.training.regimes import FROZEN, STREAMED
 from models.training.run import DataInfo, Run
 from models.training.sequential.freshet import BlendRanker, Freshet
 from models.training.sequential.network_model import Epoch, epochs_kept
+from models.training.tables import require_times
 from stream.core.errors import DataError
 from stream.core.features import InputSpec, item_text
 
@@ -46,6 +49,8 @@ class TrainSettings:
         epochs: Maximum number of epochs; None takes the preset's.
         max_minutes: Limit of wall time for everything, including text encoding.
         diversity_budget: The share of validation NDCG@10 that more diverse slates may cost (models.training.diversity).
+        tables: FROZEN, or STREAMED for serving beside a tally: neighbours, popularity and the weights of the sum are then chosen
+            with tables that follow the stream, and the run says how a tally should count them.
     """
 
     seed: int = 0
@@ -55,6 +60,7 @@ class TrainSettings:
     epochs: int | None = None
     max_minutes: float = 3.0
     diversity_budget: float = BUDGET
+    tables: str = FROZEN
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,11 @@ class Trained:
     reason: str = ""
     floor: float = 0.0
     notes: tuple[str, ...] = ()
+
+
+SHARE: Final = 0.9
+LIVE_SHARE: Final = 0.6
+"""Share of the time for the network; with tables that follow the stream. The rest is for what is chosen after it."""
 
 
 class CutOff(KeyboardInterrupt):
@@ -96,7 +107,8 @@ def train(
     """Train on all but the last `holdout` choices of each user. The whole catalogue is known.
 
     If the data has times, validation also decides whether old choices count less in the neighbours, and with which
-    half-life. The run's settings say which (`neighbours_half_life_days`, 0 for none).
+    half-life. The run's settings say which (`neighbours_half_life_days`, 0 for none). With tables that follow the stream it
+    also decides the half-life of popularity and how far choices pair; the run's own tables are counted the same way, once.
 
     On one thread the result is the same to the bit with the same seed, data, machine and number of epochs (which
     `max_minutes` may change). On several threads, sums may differ in their last bits.
@@ -117,13 +129,19 @@ def train(
         CutOff: KeyboardInterrupt came while the model was fitted.
     """
     started = time.monotonic() if started is None else started
+    if settings.tables not in (FROZEN, STREAMED):
+        raise DataError(f"tables {settings.tables}: expected {FROZEN} or {STREAMED}")
     training, part = training_part(data, settings, encoder, report, reading)
+    if settings.tables == STREAMED:
+        require_times(f"{data.name}: tables {STREAMED}", training.rows)
     if not len(training.watched):
         report("note", 1, 1, UNWATCHED)
     left = settings.max_minutes - (time.monotonic() - started) / 60
     chosen = {} if settings.epochs is None else {"epochs": settings.epochs}
-    # The weights of the sum are chosen after the epochs. A tenth of the time is reserved for that.
-    model = Freshet(settings.preset, fit={**chosen, "max_minutes": max(1e-6, 0.9 * left)})
+    # The weights of the sum are chosen after the epochs. A part of the time is reserved for that.
+    streamed = settings.tables == STREAMED
+    fitting = {**chosen, "max_minutes": max(1e-6, (LIVE_SHARE if streamed else SHARE) * left)}
+    model = Freshet(settings.preset, fit=fitting, tables=settings.tables, reaches=streamed)
     checkpoint = checkpoints / f"{_key(training, settings, model)}.pt" if checkpoints else None
     try:
         ranker = model.fit(training, settings.seed, report, checkpoint)
@@ -203,6 +221,7 @@ def run_of(
         metrics=metrics,
         blend=ranker.blend,
         neighbours=ranker.neighbours,
+        tables=None if ranker.live is None else ranker.live.settings,
         projection=ranker.projection,
         new=ranker.texts.new,
     )

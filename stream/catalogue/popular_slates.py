@@ -105,11 +105,13 @@ class PopularSlates:
         rules = self._rules()
         ruling = Ruling(rules, None, self._clock.now_ms(), self._selections)
         selection = ruling.of(popularity.NOBODY, 0, snapshot)
-        items = popularity.popular_items(self._counts, snapshot, settings.slate_size, selection)
+        by = settings.popular_by
+        items = popularity.popular_items(self._counts, snapshot, settings.slate_size, selection, by)
         now = time.monotonic()
         if self._last is not None and items == self._last.items and now < self._last.at + AGAIN:
             return
-        slate = popularity.popular_slate(items, snapshot.offset, self._bundle, self._clock.now_ms(), rules)
+        _, tables = popularity.counts_of(self._counts, snapshot, by)
+        slate = popularity.popular_slate(items, snapshot.offset, self._bundle, self._clock.now_ms(), rules, tables)
         record = Outgoing(self._key, msgspec.json.encode(slate), stamp)
         target = settings.recommendations_topic, partition
         ends = await self._batches().send({target: [record]})

@@ -7,6 +7,7 @@ is the reference: it works on rows one by one, this on arrays.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -29,6 +30,7 @@ from stream.core.tables import (
 )
 
 GROWTH: Final = 1.5
+DAY: Final = 86_400_000
 MOST: Final = float(np.finfo(np.float32).max)
 
 Floats = NDArray[np.float32]
@@ -62,6 +64,7 @@ class EpochTables:
         near: int32 [n, K], numbers of the neighbours.
         weight: float32 [n, K], their weights.
         count: float64 [n], decayed numbers of choices, for popularity.
+        usual: float64 [n], the same with the half-life of neighbours.
         live: bool [n], whether the item has a row.
     """
 
@@ -71,6 +74,7 @@ class EpochTables:
     near: Numbers = field(repr=False)
     weight: Floats = field(repr=False)
     count: NDArray[np.float64] = field(repr=False)
+    usual: NDArray[np.float64] = field(repr=False)
     live: NDArray[np.bool_] = field(repr=False)
 
     def over(self, row_of: Callable[[str], int], size: int) -> ScoreTables:
@@ -92,10 +96,29 @@ class EpochTables:
         weight[at] = self.weight[known]
         weight[near == 0] = 0
         count[at] = self.count[known]
-        tables = ScoreTables(self.closed.epoch, near, weight, centred(count))
-        for array in (tables.near, tables.weight, tables.popularity):
-            array.flags.writeable = False
+        trend: Floats | None = None
+        seconds, closed = 0.0, self.closed
+        if 0 < closed.prior_half_life < closed.near_half_life:
+            usual = np.zeros(size)
+            usual[at] = self.usual[known]
+            trend, seconds = rising(count, usual, closed), closed.prior_half_life / 1000
+            trend.flags.writeable = False
+        tables = ScoreTables(closed.epoch, near, weight, centred(count), count.astype(np.float32), trend, seconds)
+        for array in (tables.near, tables.weight, tables.popularity, tables.counts):
+            if array is not None:
+                array.flags.writeable = False
         return tables
+
+
+def rising(count: NDArray[np.float64], usual: NDArray[np.float64], closed: EpochClosed) -> Floats:
+    """Return by how many choices a day each item is chosen more often lately than usually, float32; 0 if it is not.
+
+    An item that is chosen r times a day has the decayed count r H / ln 2, where H is the half-life in days. So this compares
+    the mean over popularity's half-life with that over the neighbours'.
+    """
+    lately, ever = (math.log(2) * DAY / half_life for half_life in (closed.prior_half_life, closed.near_half_life))
+    found: Floats = np.maximum(0.0, count * lately - usual * ever).astype(np.float32)
+    return found
 
 
 class EpochRows:
@@ -224,7 +247,8 @@ class EpochRows:
         with np.errstate(over="ignore"):
             weight = np.divide(above, below, out=np.zeros(near.shape), where=below > 0).astype(np.float32)
         count = self._popular[:size] / fresh_weight(closed.prior_decay, closed.now)
-        return EpochTables(closed, offset, self._names, near, weight, count, self._live[:size].copy())
+        usual = self._roots[:size] ** 2 / fresh_weight(closed.near_decay, closed.now)
+        return EpochTables(closed, offset, self._names, near, weight, count, usual, self._live[:size].copy())
 
 
 def _is_known(key: bytes | None) -> bool:

@@ -20,12 +20,19 @@ class ScoreTables:
         weight: float32 [M, K], their weights; 0 at unused positions and in row 0.
         popularity: float32 [M], centred log-popularity (models.network.blend.log_popularity); 0 for row 0 and for items that
             nobody has chosen.
+        counts: float32 [M], decayed numbers of choices, with the half-life of popularity; None for the bundle's own.
+        trend: float32 [M], by how many choices a day an item is chosen more often over the half-life of popularity than over
+            that of neighbours; 0 if it is not. None if the former is not the shorter one, or for the bundle's own.
+        trend_seconds: The half-life of popularity in seconds, if there is a trend.
     """
 
     epoch: int
     near: NDArray[np.int32]
     weight: NDArray[np.float32]
     popularity: NDArray[np.float32]
+    counts: NDArray[np.float32] | None = None
+    trend: NDArray[np.float32] | None = None
+    trend_seconds: float = 0.0
 
 
 class Tabled(Protocol):

@@ -35,8 +35,9 @@ ROW: Final = b"i:"
 CLOSED_KEY: Final = b"e"
 BACK_BITS: Final = 10
 """`back` is a number of parts of 2^-BACK_BITS, so that a sum of both directions is an integer."""
-HISTORY: Final = 64
-"""A user's newest choices from which pairs are counted."""
+HISTORY: Final = 1024
+"""A user's newest choices from which pairs are counted. docs/tables.md has what fewer would cost."""
+MOST_REACH: Final = 64
 MOST_KEPT: Final = 1000
 UNTOLD: Final = ("epoch", "created", "hash")
 """Fields of the closing record that its hash leaves out. What is left follows from the events and the settings alone."""
@@ -96,7 +97,7 @@ class EpochClosed(Struct, frozen=True):
     back: Annotated[float, Meta(ge=0, le=1000)]
     shrink: Annotated[float, Meta(ge=0, le=1e9)]
     keep: Annotated[int, Meta(ge=1, le=MOST_KEPT)]
-    reach: Annotated[int, Meta(ge=1, le=HISTORY)]
+    reach: Annotated[int, Meta(ge=1, le=MOST_REACH)]
     decay: Annotated[float, Meta(ge=0, le=1)]
     cap: Annotated[int, Meta(ge=1, le=1_000_000)]
     offsets: dict[str, Annotated[int, Meta(ge=0)]]

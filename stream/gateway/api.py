@@ -17,7 +17,7 @@ from msgspec import UNSET, UnsetType
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from stream.catalogue.catalogue import DEAD
-from stream.catalogue.popularity import NOBODY
+from stream.catalogue.popularity import NOBODY, TRENDING, popular_items
 from stream.core import state as interest
 from stream.core.diversity import Diversity
 from stream.core.errors import RecordError
@@ -50,14 +50,13 @@ from stream.gateway.routing import JSON, NDJSON, Answer, Call, Route, refused
 from stream.gateway.scorer import Ask
 from stream.gateway.served import Served
 from stream.gateway.slates import Listener, Slates
-from stream.gateway.trends import Trends
+from stream.gateway.trends import MOST_RANKED, Trends
 from stream.inference.text_encoder import Encoder
 from stream.settings import DEFAULT_PLACEMENT, Settings
 
 INTEREST: Final = "interest"
 POPULARITY: Final = "popularity"
 SIMILAR: Final = "similar"
-TRENDING: Final = "trending"
 KEEP_ALIVE: Final = 15.0
 """Seconds between two comments on a quiet stream, so that no proxy closes it."""
 EVENTS: Final = "text/event-stream"
@@ -576,7 +575,12 @@ class Api:
         view = served.catalogue.view(query.scene, filtered)
         rules = self._parts.rules()
         selection = self._selection(rules, NOBODY, query.scene, view, kinds=LEAVING_OUT)
-        snapshot, grown = view.snapshot, trends.growth()
+        snapshot, window, complete = view.snapshot, trends.window, trends.complete
+        grown: Sequence[tuple[str, float]] = trends.growth()
+        if self._settings.popular_by == TRENDING and snapshot.tables is not None and snapshot.tables.trend is not None:
+            rising = popular_items(snapshot.tables.trend, snapshot, MOST_RANKED, by=TRENDING)
+            grown = [(one.item, round(one.score, 5)) for one in rising if one.score > 0]
+            window, complete = snapshot.tables.trend_seconds, True
         bias = snapshot.bias if selection is None else selection.bias
         live = [
             Scored(item, float(growth))
@@ -586,8 +590,8 @@ class Api:
         return Answer(
             wire.Trending(
                 items=_without(live, query.exclude, query.n or self._settings.slate_size), strategy=TRENDING,
-                bundle=served.bundle.id, catalogue=snapshot.offset, window_seconds=trends.window,
-                counted_seconds=round(trends.seconds, 1), complete=trends.complete, rules=_offset(rules),
+                bundle=served.bundle.id, catalogue=snapshot.offset, window_seconds=window,
+                counted_seconds=round(trends.seconds, 1), complete=complete, rules=_offset(rules),
             )
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.catalogue.catalogue import DEAD, Catalogue, ItemVectors, Rejected, Snapshot
-from stream.catalogue.popularity import popular_items
+from stream.catalogue.popularity import TRAINING, popular_items
 from stream.core.errors import RecordError
 from stream.core.features import UNKNOWN
 from stream.core.filters import SCENE, Every, Filter, Named
@@ -33,20 +33,22 @@ _ITEM: Final = JsonDecoder(Item)
 class View:
     """A snapshot, and what follows from it. Immutable; what is computed late is the same each time."""
 
-    def __init__(self, snapshot: Snapshot, popularity: NDArray[np.float32]) -> None:
+    def __init__(self, snapshot: Snapshot, popularity: NDArray[np.float32], by: str = TRAINING) -> None:
         self.snapshot = snapshot
         self._popularity = popularity
+        self._by = by
         self._popular: tuple[Selection | None, list[Scored]] | None = None
         self._norms: NDArray[np.float32] | None = None
 
     def popular(self, selection: Selection | None = None) -> list[Scored]:
-        """Return the live items with the most interactions in training, at most POPULAR, best first.
+        """Return the most popular live items by the setting `popular_by`, at most POPULAR, best first.
 
         Rules may move some of them.
         """
         kept = self._popular
         if kept is None or kept[0] is not selection:
-            kept = self._popular = selection, popular_items(self._popularity, self.snapshot, POPULAR, selection)
+            found = popular_items(self._popularity, self.snapshot, POPULAR, selection, self._by)
+            kept = self._popular = selection, found
         return kept[1]
 
     def counts(self, items: Collection[str]) -> list[Scored]:
@@ -78,7 +80,7 @@ class View:
         snapshot = self.snapshot
         bias = snapshot.bias.copy()
         bias[[snapshot.row(item) for item in items]] = DEAD
-        return View(replace(snapshot, bias=bias), self._popularity)
+        return View(replace(snapshot, bias=bias), self._popularity, self._by)
 
     def only(self, items: Collection[str]) -> View:
         """Return a view of some of the live items."""
@@ -86,7 +88,7 @@ class View:
         rows = np.fromiter({snapshot.row(item) for item in items} - {UNKNOWN}, np.int64)
         bias = np.full(len(snapshot.bias), DEAD)
         bias[rows] = snapshot.bias[rows]
-        return View(replace(snapshot, bias=bias), self._popularity)
+        return View(replace(snapshot, bias=bias), self._popularity, self._by)
 
 
 class ItemCatalogue(Catalogue):
@@ -95,10 +97,12 @@ class ItemCatalogue(Catalogue):
     Args:
         bundle: The bundle.
         item_vectors: As for Catalogue.
+        by: The setting `popular_by`.
     """
 
-    def __init__(self, bundle: Bundle, item_vectors: ItemVectors) -> None:
+    def __init__(self, bundle: Bundle, item_vectors: ItemVectors, by: str = TRAINING) -> None:
         super().__init__(bundle, item_vectors)
+        self._by = by
         self._popularity = bundle.popularity
         self._values: dict[str, bytes] = {}
         self._titles: dict[str, str] = {}  # replaced, never changed: another thread may read it
@@ -170,5 +174,5 @@ class ItemCatalogue(Catalogue):
                 views.clear()
             if wanted is not None:
                 snapshot = snapshot.where(wanted)
-            found = views[wanted] = View(snapshot, self._popularity)
+            found = views[wanted] = View(snapshot, self._popularity, self._by)
         return found

@@ -89,6 +89,8 @@ class GatewayMetrics:
         self.build_info = gauge("build_info", "1 for the running version", "version")
         for outcome in WAITS:
             self.waits.labels(outcome)
+        for reason in (*REASONS, *TABLE_REASONS):  # `increase` misses the first one of a counter that appears with it
+            self.tables_refused.labels(reason)
         for outcome in ("written", "refused"):
             self.events.labels(outcome)
 

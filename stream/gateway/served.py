@@ -72,7 +72,7 @@ def served(
         steps_back: Whether the items are read at low priority, beside another bundle in use.
     """
     bundle, models = loaded.bundle, loaded.opened.models
-    catalogue = ItemCatalogue(bundle, loaded.opened.encoder.item_vectors)
+    catalogue = ItemCatalogue(bundle, loaded.opened.encoder.item_vectors, settings.popular_by)
     scorer = Scorer(
         models, bundle.spec, bundle.state_model, bundle.hidden, settings.sources, threads.models, rules, on_batch,
     )  # fmt: skip

@@ -200,6 +200,26 @@ class DiversityEntry(Struct, frozen=True):
     metrics: dict[str, float] = {}
 
 
+class TablesEntry(Struct, frozen=True):
+    """How `freshet tally` counts tables from the stream (docs/tables.md), unless its settings say otherwise.
+
+    Attributes:
+        half_life: Of neighbours, in days; 0: time does not matter.
+        prior_half_life: Of popularity, likewise.
+        reach: How many choices ahead pair with a choice.
+        decay: Factor of a pair per choice of distance.
+        back: Weight of the backward direction of a pair.
+        shrink: Choices that are added to the denominator of a neighbour's weight.
+    """
+
+    half_life: Annotated[float, Meta(ge=0, le=36_500)]
+    prior_half_life: Annotated[float, Meta(ge=0, le=36_500)]
+    reach: Annotated[int, Meta(ge=1, le=MAX_RECENT)]
+    decay: Annotated[float, Meta(ge=0, le=1)]
+    back: Annotated[float, Meta(ge=0, le=10)]
+    shrink: Annotated[float, Meta(ge=0, le=1e6)]
+
+
 class Manifest(Struct, frozen=True):
     """The content of manifest.json; unknown fields are ignored."""
 
@@ -218,6 +238,7 @@ class Manifest(Struct, frozen=True):
     metrics: dict[str, float] = {}
     diversity: DiversityEntry | None = None
     text_term: TextEntry | UnsetType = UNSET
+    tables: TablesEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -235,6 +256,7 @@ class Bundle:
         texts: Projected texts of the items, float32 [N + 1, P], longer for items that training has not seen; None without a
             text term.
         tables: Its own neighbours and log-popularity; None if its score graph has them inside and takes no others.
+        counted: How tables are counted from the stream; None if it does not say.
     """
 
     id: str
@@ -259,6 +281,7 @@ class Bundle:
     text_term: TextEntry | None = None
     texts: NDArray[np.float32] | None = field(default=None, repr=False)
     tables: ScoreTables | None = field(default=None, repr=False)
+    counted: TablesEntry | None = None
 
     @property
     def text_width(self) -> int:
@@ -347,6 +370,7 @@ def load(folder: Path) -> Bundle:
         text_term=term,
         texts=_array(TEXTS, content[TEXTS], (dims.items + 1, term.width)) if term else None,
         tables=_tables(content, dims.items, manifest.blend.neighbours) if manifest.schema == TABLED else None,
+        counted=manifest.tables,
     )
 
 

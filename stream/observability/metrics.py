@@ -506,6 +506,8 @@ class Metrics:
                 self.slates.labels(strategy, replay)
         for output in OUTPUTS:
             self.send_errors.labels(output)
+        for reason in (*REASONS, *TABLE_REASONS):
+            self.tables_refused.labels(reason)
         for topic in self._topics:
             self.lag_records.labels(topic)
             self.lag_seconds.labels(topic)

@@ -161,6 +161,12 @@ class Settings(BaseSettings):
         description="where neighbours and popularity in the score come from: the newest epoch of the topic `tables`, and the "
         "bundle until there is one; or always the bundle",
     )
+    popular_by: Literal["training", "tables", "trending"] = Field(
+        "training",
+        description="what the slate for unknown users ranks by: interactions in training; the decayed counts of the newest "
+        "epoch of the topic `tables`; or, in choices a day, how much more often than usual an item is chosen lately, which needs "
+        "a shorter half-life of popularity than of neighbours. Without an epoch: interactions in training",
+    )
     placements: dict[str, Placement] = Field(
         {},
         description="[placements](placements.md), as JSON: name -> `size`, `filter`, `diversity`, `filter_seen`, as far as they "
@@ -290,22 +296,24 @@ class Settings(BaseSettings):
         le=1_000_000_000,
         description="source records after which the tally publishes, in addition to tally_epoch_seconds; 0: by time alone",
     )
-    tally_half_life: float = Field(
-        1095.0,
+    tally_half_life: float | None = Field(
+        None,
         ge=0,
         le=36_500,
-        description="days after which a choice counts half in the neighbours; 0: time does not matter",
+        description="days after which a choice counts half in the neighbours; 0: time does not matter. This setting and the "
+        "next five: if they are not set, those that the sums were counted with, else the bundle's, else 1095, 365, 10, 0.8, "
+        "0.5 and 5",
     )
-    tally_prior_half_life: float = Field(
-        365.0, ge=0, le=36_500, description="the same in popularity; 0: time does not matter"
+    tally_prior_half_life: float | None = Field(
+        None, ge=0, le=36_500, description="the same in popularity; 0: time does not matter"
     )
-    tally_reach: int = Field(10, ge=1, le=64, description="how many choices ahead pair with a choice")
-    tally_decay: float = Field(0.8, ge=0, le=1, description="factor of a pair per choice of distance")
-    tally_back: float = Field(
-        0.5, ge=0, le=10, description="weight of the backward direction of a pair, rounded to a multiple of 1/1024"
+    tally_reach: int | None = Field(None, ge=1, le=64, description="how many choices ahead pair with a choice")
+    tally_decay: float | None = Field(None, ge=0, le=1, description="factor of a pair per choice of distance")
+    tally_back: float | None = Field(
+        None, ge=0, le=10, description="weight of the backward direction of a pair, rounded to a multiple of 1/1024"
     )
-    tally_shrink: float = Field(
-        5.0, ge=0, le=1e6, description="choices that are added to the denominator of a neighbour's weight"
+    tally_shrink: float | None = Field(
+        None, ge=0, le=1e6, description="choices that are added to the denominator of a neighbour's weight"
     )
     tally_keep: int | None = Field(
         None,

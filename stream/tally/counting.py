@@ -4,7 +4,7 @@ A choice counts for its item once and for all. Pairs are counted from each user'
 (time, source topic, offset): when these change, what the user added before is subtracted, and what the user adds now is
 added. So a sum is a function of the events alone, however the records of several partitions and topics are interleaved.
 
-For that, a user's record keeps the newest HISTORY choices and the last HISTORY ids of every source topic by itself: within
+For that, a user's record keeps the newest HISTORY choices and the last MARKS ids of every source topic by itself: within
 one partition the order is always the same. A control record (stream.core.forgetting) in a topic takes back the choices that
 are kept of this topic; what older ones have added to the counts of their items stays, and names nobody.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
@@ -28,6 +28,8 @@ from stream.core.tally import SHARE_BITS, WEIGHT_BITS, ForwardDecay, PairShape, 
 
 MARK: Final = 8
 """Bytes of an id that a user's record remembers."""
+MARKS: Final = 64
+"""Ids that it remembers of each source topic."""
 TOPICS: Final = len(SOURCE_TOPICS)
 Pair = tuple[str, str]
 Read = Callable[[Sequence[bytes]], Sequence[bytes | None]]
@@ -78,12 +80,12 @@ class History(msgspec.Struct, array_like=True):
             del kept[0]
 
     def repeats(self, topic: int, identity: str) -> bool:
-        """Return whether an id is among the last HISTORY of its topic; if not, remember it."""
+        """Return whether an id is among the last MARKS of its topic; if not, remember it."""
         mark, marks = blake2b(identity.encode(), digest_size=MARK).digest(), self.marks[topic]
         if mark in marks:
             return True
         marks.append(mark)
-        if len(marks) > HISTORY:
+        if len(marks) > MARKS:
             del marks[0]
         return False
 
@@ -298,7 +300,7 @@ def _touched(before: Sequence[Choice], after: Sequence[Choice], reach: int) -> d
 
 
 def amounts(
-    choices: Sequence[Choice], wanted: Iterable[Pair], shape: PairShape, decay: ForwardDecay
+    choices: Sequence[Choice], wanted: Collection[Pair], shape: PairShape, decay: ForwardDecay
 ) -> dict[Pair, int]:
     """Return what a user adds to each wanted pair: what stream.core.tally.UserChoices returns, summed up.
 
@@ -308,16 +310,17 @@ def amounts(
         shape: Which pairs count.
         decay: Their decay.
     """
-    places: dict[str, list[int]] = {}
+    places: dict[str, list[int]] = {item: [] for pair in wanted for item in pair}
     for at, choice in enumerate(choices):
-        places.setdefault(choice.item, []).append(at)
+        if choice.item in places:
+            places[choice.item].append(at)
     shares, reach = _shares(shape), shape.reach
     found = {}
     for pair in wanted:
         total = greatest = 0
-        firsts = places.get(pair[0])
-        for second in places.get(pair[1], ()) if firsts else ():
-            for first in firsts or ():
+        firsts = places[pair[0]]
+        for second in places[pair[1]] if firsts else ():
+            for first in firsts:
                 if 0 < second - first <= reach:
                     amount = _addend(choices[first], choices[second], shares[second - first - 1], decay)
                     total, greatest = total + amount, max(greatest, amount)

@@ -38,6 +38,7 @@ class TallyMetrics:
         self.published = gauge("published_timestamp_seconds", "When the newest epoch was published")
         self.rows = counter("rows", "Rows that were written to the topic tables")
         self.epoch_seconds = gauge("epoch_seconds", "Time that the newest epoch took, from its sums to its commit")
+        self.overdue = gauge("overdue_seconds", "Time since the next epoch was due; 0 while none is")
         self.accepted_loss = counter("accepted_losses", "Losses that --accept-loss has accepted")
         self.ready = gauge("ready", "1 if the tally counts")
         self.heartbeat_age = gauge("heartbeat_age_seconds", "Time since the event loop last turned")

@@ -46,6 +46,7 @@ from stream.process.watchdog import guard
 from stream.settings import Settings
 from stream.tally.counting import Sums, TableShape, count
 from stream.tally.epoch import Epoch, TableSettings, close
+from stream.tally.figures import COUNTED, SETTING, Figure, choose, described, half_life_ms, kept_in, passed_over
 from stream.tally.metrics import TallyMetrics
 from stream.tally.publisher import Publisher
 from stream.tally.sources import MOST, Sources
@@ -53,7 +54,6 @@ from stream.tally.store import Meta, TallyStore, place
 
 PROCESS: Final = "tally"
 CONDITIONS: Final = ("bundle", "sums", "tables", "sources")
-DAY: Final = 86_400_000
 KEEP: Final = 100
 MOST_AHEAD: Final = 900
 """Half-lives after the landmark from which on sums exceed what a double holds."""
@@ -70,7 +70,14 @@ log = logging.getLogger("freshet.tally")
 Result = TypeVar("Result")
 
 
-def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: str = "", *, once: bool = False) -> None:
+def run(
+    settings: Settings,
+    topics: Mapping[str, str] | None = None,
+    cluster: str = "",
+    *,
+    once: bool = False,
+    recount: bool = False,
+) -> None:
     """Run one tally until SIGTERM or SIGINT, then end the process. Later errors end the process, too.
 
     Args:
@@ -78,6 +85,7 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: st
         topics: Topic -> its id, if the broker reports ids.
         cluster: The cluster's id.
         once: Read to the ends that the source topics have at the start, publish one epoch, and end.
+        recount: If the bundle has other figures than those that the folder's sums were counted with, count again.
 
     Raises:
         FreshetError: The bundle cannot be used, or the settings do not fit it.
@@ -92,23 +100,29 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: st
     supervision.guard_threads(lambda: stopping.asked)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         supervision.guard_loop(runner.get_loop(), lambda: stopping.asked)
-        runner.run(TallyProcess(settings, bundle, topics or {}, cluster, once=once).live())
+        runner.run(TallyProcess(settings, bundle, topics or {}, cluster, once=once, recount=recount).live())
     leave(0)
 
 
-def table_settings(settings: Settings, bundle: Bundle, landmark: int) -> TableSettings:
-    """Return what an epoch depends on besides the events: the bundle's choices and weights of actions, and the settings."""
-    near, prior = (round(days * DAY) for days in (settings.tally_half_life, settings.tally_prior_half_life))
+def table_settings(
+    settings: Settings, bundle: Bundle, landmark: int, figures: Mapping[str, Figure] | None = None
+) -> TableSettings:
+    """Return what an epoch depends on besides the events: the bundle's choices and weights of actions, and the figures.
+
+    Without `figures`, they are those of an empty folder.
+    """
+    chosen = choose(settings, bundle.counted, {}) if figures is None else figures
+    near, prior, reach, decay, back, shrink = (figure.value for figure in chosen.values())
     return TableSettings(
         TableShape(
-            ForwardDecay(landmark, near),
-            ForwardDecay(landmark, prior),
-            PairShape(settings.tally_reach, settings.tally_decay, settings.tally_cap),
+            ForwardDecay(landmark, half_life_ms(near)),
+            ForwardDecay(landmark, half_life_ms(prior)),
+            PairShape(int(reach), decay, settings.tally_cap),
             bundle.spec.chosen(),
             dict(bundle.spec.weights),
         ),
-        whole_back(settings.tally_back) / (1 << BACK_BITS),
-        settings.tally_shrink,
+        whole_back(back) / (1 << BACK_BITS),
+        float(shrink),
         settings.tally_keep or bundle.blend.neighbours or KEEP,
         bundle.id,
     )
@@ -129,13 +143,21 @@ class TallyProcess:
     """Builds, runs and stops all parts of one tally. See `run` for the arguments. It starts with `live`."""
 
     def __init__(
-        self, settings: Settings, bundle: Bundle, topics: Mapping[str, str], cluster: str, *, once: bool = False
+        self,
+        settings: Settings,
+        bundle: Bundle,
+        topics: Mapping[str, str],
+        cluster: str,
+        *,
+        once: bool = False,
+        recount: bool = False,
     ) -> None:
         self._settings = settings
         self._bundle = bundle
         self._ids = {name: topics[name] for name in settings.sources if name in topics}
         self._cluster = cluster
         self._once = once
+        self._recounts = recount
         self._metrics = TallyMetrics(settings.sources)
         others = "web_port" not in settings.model_fields_set
         self._health = Health(
@@ -205,10 +227,12 @@ class TallyProcess:
     def _prepare(self, meta: Meta) -> None:
         """Read the sums, or begin again if they do not fit. Raises LossError, SettingsError."""
         newest = self._publisher.closed
+        figures = self._figures(meta)
         landmark = self._landmark(meta, newest.landmark if newest is not None else None)
-        self._tables = table_settings(self._settings, self._bundle, landmark)
+        self._tables = table_settings(self._settings, self._bundle, landmark, figures)
         shape = shape_text(self._tables.shape, self._settings.key)
-        fresh = Meta(shape, landmark, self._cluster, self._ids, {}, 0)
+        given = tuple(name for name in COUNTED if figures[name].source == SETTING)
+        fresh = Meta(shape, landmark, self._cluster, self._ids, {}, 0, given)
         counted: Mapping[str, int] = meta.offsets
         why = ""
         if not meta.shape:
@@ -219,14 +243,28 @@ class TallyProcess:
         ):
             why = "a source topic was recreated, or belongs to another cluster"
         elif (meta.shape, meta.landmark) != (shape, landmark):
-            why = "the settings of the tally, or the choices and weights of the bundle, have changed"
+            why = "the settings of the tally, or the figures, choices or weights of the bundle, have changed"
         if not why:
-            self._meta, self._sums = meta, self._store.load(meta)
+            self._meta, self._sums = msgspec.structs.replace(meta, given=given), self._store.load(meta)
             return
         if counted:
             self._recount(counted, why)
             self._store.begin_again()
         self._meta, self._sums = fresh, Sums()
+
+    def _figures(self, meta: Meta) -> dict[str, Figure]:
+        """Choose the figures by which tables are counted, and log them."""
+        settings, bundle = self._settings, self._bundle.counted
+        kept = {} if self._recounts else kept_in(meta.shape, meta.given)
+        figures = choose(settings, bundle, kept)
+        log.info("tables are counted by these figures", extra={"figures": described(figures)})
+        if other := passed_over(figures, settings, bundle):
+            log.warning(
+                "the sums keep the figures that they were counted with; a new folder would have others: "
+                "`freshet tally --recount` counts everything again with these, from what the source topics hold",
+                extra={"kept": described({name: figures[name] for name in other}), "new": described(other)},
+            )
+        return figures
 
     def _landmark(self, meta: Meta, published: int | None) -> int:
         """Return the landmark: the setting's, else the folder's, else the newest epoch's, else min_time."""
@@ -374,6 +412,7 @@ class TallyProcess:
     async def _beat(self) -> None:
         """Send the heartbeat, update gauges, and check that everything that must run is running and makes progress."""
         threads = [(one.name, one) for one in threading.enumerate() if one.name in THREADS]
+        due = 0.0  # when the next epoch was first seen to be due; 0 while none is
         while True:
             self._turned += 1
             self._health.beat()
@@ -389,6 +428,8 @@ class TallyProcess:
             for topic, records in self._sources.lag().items():
                 self._metrics.lag.labels(topic).set(records)
             self._metrics.items.set(len(self._sums.items))
+            due = (due or time.monotonic()) if self._since and self._due() else 0.0
+            self._metrics.overdue.set(time.monotonic() - due if due else 0.0)
             await asyncio.sleep(TICK)
 
     async def _shut(self) -> None:

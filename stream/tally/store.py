@@ -47,6 +47,7 @@ class Meta(msgspec.Struct, frozen=True):
         topics: Source topic -> its id.
         offsets: "topic/partition" -> first source offset that is not counted.
         now: Epoch ms of the newest event.
+        given: Names of the figures in `shape` that settings had given (stream.tally.figures).
     """
 
     shape: str = ""
@@ -55,6 +56,7 @@ class Meta(msgspec.Struct, frozen=True):
     topics: dict[str, str] = {}
     offsets: dict[str, int] = {}
     now: int = 0
+    given: tuple[str, ...] = ()
 
 
 class TallyStore:

@@ -39,6 +39,8 @@ from tests.gateway_process import GatewayProcess
 from tests.mutants import SLOW, slowed
 from tests.prometheus import RULES, Firing, Prometheus, binary, faster
 from tests.settings import with_own_topics
+from tests.tally_faults import CRAWLS, HOLDS
+from tests.tally_process import TallyProcess
 from tests.worker_process import Events, WorkerProcess, until
 
 RATE = 100  # events a second
@@ -65,6 +67,7 @@ class Station:
         self.committed = 0  # events of transactions, and those that the HTTP API acknowledged
         self.unanswered = 0  # events sent to the HTTP API without an acknowledgement; each may be in the topic
         self.gateways: dict[str, str] = {}  # name -> host:port of those that are scraped
+        self.tallies: dict[str, str] = {}  # likewise
         self.judged = True
         self.took: dict[tuple[str, str], float] = {}
         self._workers: dict[str, WorkerProcess] = {}
@@ -85,9 +88,9 @@ class Station:
         return self._workers[name]
 
     def watch(self, *names: str) -> None:
-        """Prometheus scrapes these workers and all gateways from now on, and no others."""
-        self.prometheus.watch({name: f"127.0.0.1:{self._ports[name]}" for name in names}, self.gateways)
-        count = len(names) + len(self.gateways)
+        """Prometheus scrapes these workers, all gateways and all tallies from now on, and no others."""
+        self.prometheus.watch({name: f"127.0.0.1:{self._ports[name]}" for name in names}, self.gateways, self.tallies)
+        count = len(names) + len(self.gateways) + len(self.tallies)
         up = f"count(up) == {count}" if count else "absent(up)"
         until(lambda: self.prometheus.query(up), 10, f"{names} are scraped")
 
@@ -563,6 +566,44 @@ def gateway(station: Station, first: WorkerProcess) -> None:
         served.close()
 
 
+def tally(station: Station, first: WorkerProcess) -> None:
+    """A tally that counts and does not publish, one that reads too slowly, one that stands still; a row that is no JSON."""
+    port = free_port()
+    counts = TallyProcess(
+        station.settings, station.folder, bundles=station.bundles, web_port=port, tally_epoch_seconds=1.0
+    )
+    counts.command = ["tests.tally_faults"]
+    overdue, lag, absent = ("FreshetTallyOverdue", "t1"), ("FreshetTallyLag", "t1"), ("FreshetTallyAbsent", "t1")
+    refused = ("FreshetTablesRefused", "w1")
+    try:
+        counts.start().wait_ready()
+        station.tallies = {"t1": f"127.0.0.1:{port}"}
+        station.watch("w1")
+        until(lambda: first.metric("freshet_tables_epoch") > 1, 30, "the worker follows the epochs")
+        until(station.quiet, 30, station.noise)
+        for fault, alert in ((HOLDS, overdue), (CRAWLS, lag)):
+            station.fault()
+            (counts.tally_dir / fault).touch()
+            station.fires(60, alert)
+            (counts.tally_dir / fault).unlink()
+            station.resolves(60, alert)
+        station.fault()
+        counts.send_signal(signal.SIGSTOP)
+        station.fires(30, absent)
+        counts.send_signal(signal.SIGCONT)
+        station.resolves(30, absent)
+        station.fault()
+        station.events.producer.send(station.settings.tables_topic, key=b"i:item-1", value=b"{", partition=0).get(30)
+        station.fires(30, refused)
+        assert counts.terminate() == 0  # as the runbook has it: a start writes all rows again
+        counts.start().wait_ready()
+        station.resolves(60, refused)
+        stands = first.metric("freshet_tables_epoch")
+        until(lambda: first.metric("freshet_tables_epoch") > stands, 30, "the worker follows the epochs again")
+    finally:
+        counts.close()
+
+
 def other_bundle(folder: Path) -> Path:
     """A bundles folder: the same networks as in the tests' own, another bundle by its measured figures."""
     folder.mkdir()
@@ -651,6 +692,13 @@ SCENARIOS = {
         },
         LATE | STARTS | {("FreshetAbsent", "w1"), ("FreshetStalled", "w1"), ("FreshetLag", "w1"), ("FreshetSendErrors", "w1")},
         own_broker=True, values={"session_timeout": 150.0},
+    ),
+    "tally": Scenario(
+        tally, 60,
+        {
+            ("FreshetTallyOverdue", "t1"), ("FreshetTallyLag", "t1"), ("FreshetTallyAbsent", "t1"),
+            ("FreshetTablesRefused", "w1"),
+        },
     ),
     "short": Scenario(
         short, 60,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import shutil
@@ -18,11 +19,26 @@ from onnx import TensorProto, helper
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from export.publish import publish
+from export.publish import build, publish
+from models.training.neighbours import NeighbourSettings
+from models.training.tables import TableSettings
 from stream.core.errors import BundleError
-from stream.inference.bundle import CURRENT, FILES, GRAPHS, MANIFEST, TABLES, TEXTS, Bundle, current, load, stamp
+from stream.inference.bundle import (
+    CURRENT,
+    FILES,
+    GRAPHS,
+    MANIFEST,
+    TABLES,
+    TEXTS,
+    Bundle,
+    TablesEntry,
+    current,
+    load,
+    stamp,
+)
 from stream.inference.models import open_models
 from stream.inference.text_encoder import open_encoder
+from tests.bundles import text_onnx, tiny_run
 
 
 @pytest.fixture
@@ -320,6 +336,41 @@ def test_a_bundle_that_does_not_answer_is_never_made_current(copy: Path, tmp_pat
 
 def with_strength(strength: float) -> Callable[[dict[str, Any]], Any]:
     return lambda manifest: manifest.update(diversity={"strength": strength, "budget": 0.02, "metrics": {}})
+
+
+COUNTED: dict[str, Any] = {
+    "half_life": 365,
+    "prior_half_life": 90,
+    "reach": 20,
+    "decay": 0.8,
+    "back": 0.2,
+    "shrink": 20.0,
+}
+
+
+def with_counted(**changed: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda manifest: manifest.update(tables=COUNTED | changed)
+
+
+def test_how_a_tally_counts_tables_is_read_and_is_absent_in_bundles_of_earlier_versions(copy: Path) -> None:
+    assert load(copy).counted is None
+    folder = resealed(copy, lambda manifest: manifest.pop("tables"))
+    assert load(folder).counted is None
+    folder = resealed(folder, with_counted(unknown=1))
+    assert load(folder).counted == TablesEntry(**COUNTED)
+    for name, wrong in (("half_life", -1), ("reach", 0), ("decay", 1.5), ("shrink", "many")):
+        folder = resealed(folder, with_counted(**{name: wrong}))
+        with pytest.raises(BundleError, match=rf"tables.{name}"):
+            load(folder)
+    folder = resealed(folder, lambda manifest: manifest.update(tables={"reach": 3}))
+    with pytest.raises(BundleError, match="missing required field `half_life`"):
+        load(folder)
+
+
+def test_an_export_says_how_a_tally_counts_tables() -> None:
+    near = NeighbourSettings(reach=20, back=0.2, shrink=20.0, half_life=365)
+    files = build(dataclasses.replace(tiny_run(), tables=TableSettings("streamed", near, 90)), text=text_onnx())
+    assert msgspec.json.decode(files[MANIFEST])["tables"] == COUNTED
 
 
 def test_the_strength_of_diversity_is_read_and_is_0_in_bundles_of_earlier_versions(copy: Path) -> None:

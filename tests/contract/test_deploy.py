@@ -45,7 +45,7 @@ def run(*command: str) -> str:
 
 @pytest.fixture(scope="module")
 def exposed() -> set[str]:
-    """Names of all sample names that a worker or a gateway can expose."""
+    """All sample names that a worker, a gateway or a tally can expose."""
     metrics = Metrics(("clicks", "ratings", "comments"))
     Health(metrics)
     figures = BatchFigures()
@@ -57,7 +57,8 @@ def exposed() -> set[str]:
     metrics.use_bundle("b", "m")
     metrics.use_provider("cpu", "cpu")
     metrics.use_version("1")
-    families = (*metrics.registry.collect(), *gateway_metrics().registry.collect())
+    registries = (metrics.registry, gateway_metrics().registry, tally_metrics().registry)
+    families = (family for registry in registries for family in registry.collect())
     return {sample.name for family in families for sample in family.samples}
 
 
@@ -74,6 +75,14 @@ def gateway_metrics() -> GatewayMetrics:
     gateway.refuse_rule("contradiction")
     gateway.refuse_table("incomplete")
     return gateway
+
+
+def tally_metrics() -> TallyMetrics:
+    """All metrics of a tally, each with a series."""
+    tally = TallyMetrics(("clicks",))
+    tally.refuse("not_utf8")
+    tally.build_info.labels("1")
+    return tally
 
 
 def expressions(dashboard: dict[str, Any]) -> list[str]:
@@ -155,10 +164,7 @@ def test_metrics_page_lists_exactly_the_metrics_with_type_and_labels() -> None:
     metrics.use_provider("cpu", "cpu")
     metrics.use_version("1")
     found = {}
-    tally = TallyMetrics(("clicks",))
-    tally.refuse("not_utf8")
-    tally.build_info.labels("1")
-    registries = (metrics.registry, gateway_metrics().registry, tally.registry)
+    registries = (metrics.registry, gateway_metrics().registry, tally_metrics().registry)
     for family in (one for registry in registries for one in registry.collect()):
         if family.name.startswith("freshet_"):
             name = family.name + ("_total" if family.type == "counter" else "")
@@ -182,7 +188,7 @@ def test_dashboard_is_well_formed() -> None:
             assert panel["targets"]
             assert panel["fieldConfig"]["defaults"]["unit"]
     rows = [panel["title"] for panel in panels if panel["type"] == "row"]
-    assert len(rows) == 9
+    assert len(rows) == 10
     assert all(expr.count("(") == expr.count(")") for expr in expressions(dashboard))
 
 
@@ -228,7 +234,11 @@ def test_prometheus_scrapes_the_ports_that_the_image_listens_on() -> None:
     found = {one["job_name"]: one["dns_sd_configs"][0] for one in config["scrape_configs"]}
     dockerfile = (DEPLOY / "Dockerfile").read_text()
     exposed = re.findall(r"^EXPOSE (.*)$", dockerfile, re.MULTILINE)[-1].split()
-    for job, service, setting in (("freshet", "worker", "WEB_PORT"), ("freshet-gateway", "gateway", "SERVE_PORT")):
+    for job, service, setting in (
+        ("freshet", "worker", "WEB_PORT"),
+        ("freshet-gateway", "gateway", "SERVE_PORT"),
+        ("freshet-tally", "tally", "WEB_PORT"),
+    ):
         assert found[job]["names"] == [service]
         assert service in COMPOSE["services"]
         port = found[job]["port"]

@@ -21,6 +21,13 @@ def tally(
         bool,
         typer.Option("--once", help="Read to the present end of the source topics, publish one epoch, and end."),
     ] = False,
+    recount: Annotated[
+        bool,
+        typer.Option(
+            "--recount",
+            help="Count everything again if the bundle has other half-lives, reach or decay than the sums in the folder.",
+        ),
+    ] = False,
     bundles: Annotated[Path | None, typer.Option(help="Folder that contains CURRENT and the bundles.")] = None,
     tally_dir: Annotated[
         Path | None, typer.Option(help="Folder for the RocksDB of the tally. It must be kept.")
@@ -54,4 +61,4 @@ def tally(
     topology = check(settings, tally=True)
     settings = settings.model_copy(update={"partitions": topology.partitions})
     TopicWatch(settings, topology.ids).start()
-    process.run(settings, topology.ids, topology.cluster, once=once)
+    process.run(settings, topology.ids, topology.cluster, once=once, recount=recount)

@@ -83,6 +83,13 @@ DiversityBudget = Annotated[
         help="Share of the validation NDCG@10 that more diverse slates may cost. 0: slates by score alone.",
     ),
 ]
+Tables = Annotated[
+    str,
+    typer.Option(
+        help="frozen, or streamed for serving beside `freshet tally`: neighbours, popularity and the weights of the sum are "
+        "chosen with tables that follow the stream, and the bundle says how the tally counts them."
+    ),
+]
 ReadingFolder = Annotated[
     Path | None,
     typer.Option(help="Folder from read-ratings. Comments without a value get one, in training and in serving."),
@@ -107,6 +114,7 @@ def train(
     holdout: Holdout = 8,
     max_minutes: MaxMinutes = 3.0,
     diversity_budget: DiversityBudget = 0.02,
+    tables: Tables = "frozen",
     reading: ReadingFolder = None,
     min_time: MinTime = None,
     rating_scale: RatingScale = None,
@@ -136,6 +144,7 @@ def train(
         epochs=epochs,
         max_minutes=max_minutes,
         diversity_budget=diversity_budget,
+        tables=tables,
     )
     require_preset(preset)
     if os.environ.get("RANK", "0") == "0":  # with several GPUs, only the first process writes
@@ -218,6 +227,7 @@ def _figures(source: DataSet, trained: Trained, out: Path, seconds: float) -> di
         "seconds": seconds,
         "metrics": trained.run.metrics,
         "diversity": asdict(trained.run.diversity),
+        "tables": asdict(trained.run.tables) if trained.run.tables else None,
         "form": source.form,
         "notes": [*source.notes, *trained.notes],
     }
@@ -237,6 +247,13 @@ def _print(figures: dict[str, Any]) -> None:
     console.print(f"  diversity: {chosen['strength']:g}", highlight=False)
     for name, change in chosen["metrics"].items():
         console.print(f"    {name} on validation: {100 * change:+.1f} %", highlight=False)
+    if counted_by := figures["tables"]:
+        near = counted_by["near"]
+        console.print(
+            f"  tables: half-life {near['half_life']} days, of popularity {counted_by['prior']} (0: none), "
+            f"reach {near['reach']}, decay {near['decay']:g}, back {near['back']:g}, shrink {near['shrink']:g}",
+            highlight=False,
+        )
 
 
 def _print_notes(notes: Sequence[str], console: Console | None = None) -> None:

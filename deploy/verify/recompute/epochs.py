@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deploy.clients.log_reader import Log
 from stream.core.score_tables import ScoreTables
@@ -29,6 +30,8 @@ SUM: Final = 1 << 10
 """Sums of both directions are in units of ONE / SUM."""
 FURTHEST: Final = 1000.0
 """Half-lives behind the landmark that a float64 holds."""
+MILLISECONDS: Final = 86_400_000
+"""Of a day."""
 CLOCKS: Final = 60_000
 """Milliseconds by which the clocks of two brokers may differ."""
 
@@ -164,6 +167,24 @@ def tables_of(number: int, epoch: Epoch, row_of: Callable[[str], int], size: int
     logs = np.log1p(counts)
     popularity = np.where(any_of, logs - (logs[any_of].mean() if any_of.any() else 0.0), 0.0)
     return ScoreTables(number, near, weight, popularity.astype(np.float32))
+
+
+def counts_of(epoch: Epoch, row_of: Callable[[str], int], size: int, *, trending: bool) -> NDArray[np.float64]:
+    """Return what the slate for unknown users ranks by, f64 [size]: decayed counts, or with `trending` the trend if there is one.
+
+    See docs/tables.md. The arguments are those of `tables_of`.
+    """
+    rows, closed = epoch
+    short, long = closed["prior_half_life"], closed["near_half_life"]
+    lately, ever = _fresh(closed, short), _fresh(closed, long)
+    out = np.zeros(size)
+    for name, row in rows.items():
+        if at := row_of(name):
+            out[at] = row["popular"] / lately
+            if trending and 0 < short < long:
+                daily = math.log(2.0) * MILLISECONDS
+                out[at] = max(0.0, out[at] * daily / short - row["count"] / ever * daily / long)
+    return out
 
 
 class Made(NamedTuple):

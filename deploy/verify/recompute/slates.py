@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deploy.verify.keys import ANYONE_KEY
 from deploy.verify.recent_events import recents
 from deploy.verify.recompute.context import Context
 from deploy.verify.recompute.diversity import Pool, Walk, wrong_place
-from deploy.verify.recompute.epochs import Made, gone_back
+from deploy.verify.recompute.epochs import Made, counts_of, gone_back
 from deploy.verify.recompute.events import COMMENT
 from deploy.verify.recompute.filters import holds
 from deploy.verify.recompute.items import LiveItems
@@ -28,6 +30,10 @@ from stream.settings import DEFAULT_PLACEMENT, Placement, placement_of
 
 NEAR = 1e-3
 """Scores closer than this count as equal."""
+
+ALIKE: Final = 1e-5
+"""Decayed counts are float32; zeros are equal up to TINY."""
+TINY: Final = 1e-9
 
 ENOUGH = 20
 """Times the slate's size: more items are scored only if one of the slate is not found."""
@@ -174,27 +180,54 @@ class Slates:
             self._leave_out(slate)
             return
         live = items[slate["catalogue"]]
+        counts = self._popular(partition, offset, slate, live)
+        if counts is None:
+            return
         self._report.ranked += 1
         if "rules" in slate:
-            wrong = self._anyone_misruled(slate, live)
+            wrong = self._anyone_misruled(slate, live, counts)
             if wrong and not self._lost(slate):
                 if live.whole:
                     self._add(wrong, ANYONE_KEY, 0, partition, offset)
                 else:
                     self._report.numbers_unverifiable += 1
             return
-        counts = np.zeros(len(live.bias), np.float32)
-        counts[: len(bundle.popularity)] = bundle.popularity[: len(counts)]
         best = np.sort(counts[live.bias == 0])[::-1][: self._context.settings.slate_size]
         scored = [(self._context.items.row(live, one["item"]), one["score"]) for one in slate["items"]]
-        right = all(live.bias[row] == 0 and counts[row] == score for row, score in scored)
-        if right and [score for _, score in scored] == best.tolist():
+        near, zero = (
+            (ALIKE, TINY) if "tables" in slate else (0.0, 0.0)
+        )  # counts of training are the same on every machine
+        right = len(scored) == len(best) and all(
+            live.bias[row] == 0 and np.allclose([counts[row], highest], score, rtol=near, atol=zero)
+            for (row, score), highest in zip(scored, best, strict=True)
+        )
+        if right:
             return
         if not live.whole:
             self._report.numbers_unverifiable += 1
             return
         message = "the items are not the most popular live ones with their counts"
         self._add(message, ANYONE_KEY, 0, partition, offset)
+
+    def _popular(self, partition: int, offset: int, slate: Slate, live: LiveItems) -> NDArray[np.float64] | None:
+        """Return what the slate for anyone unknown ranks by, f64 [rows]; None if its epoch is not known, which is reported."""
+        if "tables" not in slate:
+            trained = self._context.bundle.popularity
+            counts = np.zeros(len(live.bias))
+            counts[: len(trained)] = trained[: len(counts)]
+            return counts
+        epochs, number = self._context.epochs, slate["tables"]
+        if wrong := epochs.impossible(number, slate["time"]):
+            position = self._context.settings.recommendations_topic, partition, offset
+            self._context.add("epoch-unknown", wrong, ANYONE_KEY, 0, position)
+            return None
+        if number not in epochs.found:
+            self._context.lost_tables += 1
+            self._report.numbers_unverifiable += 1
+            return None
+        trending = self._context.settings.popular_by == "trending"
+        row_of = partial(self._context.items.row, live)
+        return counts_of(epochs.found[number], row_of, len(live.bias), trending=trending)
 
     def _lost(self, slate: Slate) -> bool:
         """Return whether the rules of a slate that does not fit may be gone, and count it then."""
@@ -263,9 +296,9 @@ class Slates:
         """Return the categories of the user's last choices."""
         return [live.categories.get(row, frozenset()) for row in self._chosen(recents(state.recent), live)]
 
-    def _anyone_misruled(self, slate: Slate, live: LiveItems) -> str:
-        """Return what is wrong with the slate for anyone unknown under its rules."""
-        popularity, names, wrong = self._context.bundle.popularity, self._context.items.names, ""
+    def _anyone_misruled(self, slate: Slate, live: LiveItems, popularity: NDArray[np.float64]) -> str:
+        """Return what is wrong with the slate for anyone unknown under its rules. popularity: See `_popular`."""
+        names, wrong = self._context.items.names, ""
         for rules in choices(self._context.rules[slate["rules"]], Viewer("", b"", 0, slate["time"])):
             found = self._effect(slate, rules, live, filtered=False)
             counts = {

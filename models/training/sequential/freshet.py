@@ -7,7 +7,7 @@ It first fits the network. Then it chooses the neighbours' settings and, last, t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +23,7 @@ from models.network.blend import Blend, Neighbours, Texts, blend_scores, log_pop
 from models.network.projection import Projection, fit_projection, no_projection
 from models.training import unseen
 from models.training.live_popularity import live_popularity
-from models.training.neighbours import neighbours
+from models.training.neighbours import NeighbourSettings, neighbours
 from models.training.regimes import FROZEN, every, named
 from models.training.sequential.network_model import Epoch, NetworkModel, NetworkRanker
 from models.training.sequential.sequential_knn import SequentialKnn, shape_of
@@ -75,7 +75,7 @@ class BlendRanker:
         log_popularity: f32 [N + 1], frozen.
         projection: The projection of the texts.
         texts: The projected texts.
-        half_life: That of the neighbours in days; 0 if time does not matter.
+        shape: How the neighbours are counted.
         live: Tables that follow the stream, in place of the frozen ones.
     """
 
@@ -85,8 +85,13 @@ class BlendRanker:
     log_popularity: Floats
     projection: Projection
     texts: Texts
-    half_life: int = 0
+    shape: NeighbourSettings = field(default_factory=NeighbourSettings)
     live: LiveTables | None = None
+
+    @property
+    def half_life(self) -> int:
+        """Half-life of the neighbours in days; 0 if time does not matter."""
+        return self.shape.half_life
 
     @property
     def curve(self) -> list[Epoch]:
@@ -132,7 +137,8 @@ class BlendRanker:
 class Freshet(NetworkModel):
     """The model of this module.
 
-    Without `collaborative` it is the recurrent part alone; without `text_term` the sum has no texts.
+    Without `collaborative` it is the recurrent part alone; without `text_term` the sum has no texts. `tables` and `reaches` are
+    those of SequentialKnn.
     """
 
     family = "hybrid"
@@ -147,11 +153,13 @@ class Freshet(NetworkModel):
         collaborative: bool = True,
         text_term: bool = True,
         tables: str = FROZEN,
+        reaches: bool = False,
     ) -> None:
         super().__init__(named(name, tables), preset, network, fit)
         self._collaborative = collaborative
         self._text_term = text_term
         self._tables = tables
+        self._reaches = reaches
 
     @property
     def tables(self) -> str:
@@ -169,7 +177,7 @@ class Freshet(NetworkModel):
         grid = {name: list(values) for name, values in (*GRID, ("text_fade", TEXT_FADE))}
         parts = {"collaborative": self._collaborative, "text_term": self._text_term}
         return {**super().settings, **parts, "grid": grid, "last": LAST} | {
-            "neighbours": dict(SequentialKnn(self._tables).settings)
+            "neighbours": dict(SequentialKnn(self._tables, self._reaches).settings)
         }
 
     def fit(  # type: ignore[override]
@@ -191,9 +199,9 @@ class Freshet(NetworkModel):
         )
         if not self._collaborative:
             return plain
-        found = SequentialKnn(self._tables).fit(training, seed, report)
+        found = SequentialKnn(self._tables, self._reaches).fit(training, seed, report)
         shape = shape_of(found.chosen)
-        whole = replace(plain, neighbours=Neighbours(*neighbours(training, shape)), half_life=shape.half_life)
+        whole = replace(plain, neighbours=Neighbours(*neighbours(training, shape)), shape=shape)
         if every(self._tables):
             prior = live_popularity(training, self._tables, report)
             settings = TableSettings(self._tables, shape, prior.chosen["half_life"])

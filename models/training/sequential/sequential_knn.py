@@ -31,10 +31,12 @@ CHANGES: tuple[Settings, ...] = (
 LATER: tuple[Settings, ...] = tuple({"half_life": days} for days in HALF_LIVES)
 """Tried after CHANGES if the data has times. Decay makes counts smaller, so what is added to them is tried again."""
 AGAIN: tuple[Settings, ...] = ({"shrink": 2.0}, {"shrink": 5.0}, {"shrink": 20.0})
+REACHES: tuple[Settings, ...] = ({"reach": 5}, {"reach": 20})
+"""Tried last where asked for. How far choices pair decides the cost of a tally, too (docs/tables.md)."""
 LAST = 20
 LIVE_WATCHED: Final = 5_000
 """Validation positions that are ranked in one try if the tables follow the stream, which takes longer."""
-SHAPE: Final = ("decay", "back", "shrink", "half_life")
+SHAPE: Final = ("decay", "back", "shrink", "half_life", "reach")
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,11 @@ class SequentialKnn:
     """A model with tuned fade of the window, shrinkage, weight of the backward direction, and decay by distance.
 
     With times it also chooses a half-life, unless `tables` is UNDECAYED. For `tables` see models.training.regimes.every.
+    With `reaches` it also tries how far ahead choices pair.
     """
 
     tables: str = FROZEN
+    reaches: bool = False
     family: str = "collaborative"
 
     @property
@@ -96,7 +100,8 @@ class SequentialKnn:
     @property
     def settings(self) -> Mapping[str, Any]:
         """What decides the result."""
-        return {"base": BASE, "changes": CHANGES, "last": LAST, "tables": self.tables, "later": LATER, "again": AGAIN}
+        found = {"base": BASE, "changes": CHANGES, "last": LAST, "tables": self.tables, "later": LATER, "again": AGAIN}
+        return found | ({"reaches": REACHES} if self.reaches else {})
 
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
@@ -117,8 +122,10 @@ class SequentialKnn:
         countable = half_lives(training) if every(self.tables) else HALF_LIVES
         later = tuple(change for change in LATER if change["half_life"] in countable)
         changes = (*CHANGES, *later, *AGAIN) if timed else CHANGES
+        reaches = REACHES if self.reaches else ()
         most = WATCHED if live is None else LIVE_WATCHED
-        return search(training, BASE, changes, fit, report, most, TRIES + len(LATER) + len(AGAIN))
+        tries = TRIES + len(LATER) + len(AGAIN) + len(reaches)
+        return search(training, BASE, (*changes, *reaches), fit, report, most, tries)
 
 
 def shape_of(settings: Settings) -> NeighbourSettings:

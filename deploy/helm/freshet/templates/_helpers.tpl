@@ -25,7 +25,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ include "freshet.gatewaySelector" . }}
 {{ include "freshet.commonLabels" . }}
 {{- end }}
-{{- /* what the pods of workers and gateways share */}}
+{{- define "freshet.tally" -}}
+{{ include "freshet.name" . }}-tally
+{{- end }}
+{{- define "freshet.tallySelector" -}}
+app.kubernetes.io/name: freshet-tally
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+{{- define "freshet.tallyLabels" -}}
+{{ include "freshet.tallySelector" . }}
+{{ include "freshet.commonLabels" . }}
+{{- end }}
+{{- /* what the pods of workers, gateways and the tally share */}}
 {{- define "freshet.pod" -}}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}

@@ -1,4 +1,4 @@
-"""The Helm chart: helm takes it, Kubernetes' own schemas take what it renders, and it agrees with worker and gateway.
+"""The Helm chart: helm takes it, Kubernetes' own schemas take what it renders, and it agrees with worker, gateway and tally.
 
 helm, kubeconform and the Prometheus operator's definitions come by `make tools`; without them the tests are skipped.
 """
@@ -27,6 +27,7 @@ ALL = (
     "--set", "settings.micro_batch=1000000", "--set-string", "settings.rating_scale=[1\\, 5]",
     "--set", "gateway.enabled=true", "--set", "gateway.tokensSecretName=tokens", "--set", "gateway.secretName=kafka-gateway",
     "--set", "gateway.settings.serve_rate=50", "--set", "gateway.settings.micro_batch=64",
+    "--set", "tally.enabled=true", "--set", "tally.secretName=kafka-tally", "--set", "tally.settings.tally_reach=5",
     "--set", "networkPolicy.enabled=true", "--set", "networkPolicy.monitoring[0].podSelector.matchLabels.app=prometheus",
     "--set", "networkPolicy.clients[0].podSelector.matchLabels.app=shop",
 )  # fmt: skip
@@ -48,7 +49,7 @@ def helm(*words: str, code: int = 0) -> str:
 
 
 def rendered(*words: str, name: str = "t-freshet") -> dict[str, Any]:
-    """Kind -> the object of a name: `t-freshet` are the workers', `t-freshet-gateway` the gateways'."""
+    """Kind -> the object of a name: `t-freshet` are the workers', `-gateway` behind it the gateways', `-tally` the tally's."""
     text = helm("template", "t", str(CHART), "--kube-version", KUBERNETES, *words)
     return {one["kind"]: one for one in yaml.safe_load_all(text) if one and one["metadata"]["name"] == name}
 
@@ -70,7 +71,7 @@ def judged(text: str, folder: Path, skipped: str, code: int) -> str:
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
-    assert "12 resources found" in done.stdout
+    assert "16 resources found" in done.stdout
     return done.stdout
 
 
@@ -97,7 +98,7 @@ def test_kubernetes_takes_what_it_renders(tmp_path: Path) -> None:
     text = everything()
     for wrong, code in (("", 0), ("  replicass: 3\n", 1)):
         changed = text.replace("  podManagementPolicy:", f"{wrong}  podManagementPolicy:")
-        assert "Skipped: 3" in judged(changed, tmp_path, ",".join(OPERATORS), code)
+        assert "Skipped: 4" in judged(changed, tmp_path, ",".join(OPERATORS), code)
 
 
 def test_the_prometheus_operator_takes_what_it_renders(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_the_prometheus_operator_takes_what_it_renders(tmp_path: Path) -> None:
         schema = closed(version["schema"]["openAPIV3Schema"])
         (tmp_path / f"{kind.lower()}-monitoring-v1.json").write_text(json.dumps(schema))
     text, own = everything(), "Service,ServiceAccount,StatefulSet,Deployment,NetworkPolicy,PodDisruptionBudget"
-    assert "Valid: 3, Invalid: 0" in judged(text, tmp_path, own, 0)
+    assert "Valid: 4, Invalid: 0" in judged(text, tmp_path, own, 0)
     for right, wrong, named in (
         ("    - port: web\n", "    - prot: web\n", "ServiceMonitor"),
         ("interval: 15s", "interval: 15 seconds", "ServiceMonitor"),
@@ -199,35 +200,72 @@ def test_the_gateways_pod_agrees_with_the_gateway() -> None:
     assert found["ServiceMonitor"]["spec"]["endpoints"][0]["relabelings"][0]["replacement"] == "freshet-gateway"
 
 
-def test_workers_and_gateways_select_their_own_pods() -> None:
-    workers, gateways = rendered(*ALL), rendered(*ALL, name="t-freshet-gateway")
-    for found, other, pod in ((workers, gateways, "StatefulSet"), (gateways, workers, "Deployment")):
-        labels = found[pod]["spec"]["template"]["metadata"]["labels"].items()
-        others = other["Deployment" if pod == "StatefulSet" else "StatefulSet"]["spec"]["template"]["metadata"][
-            "labels"
-        ].items()
+def test_the_tallys_pod_agrees_with_the_tally() -> None:
+    found, workers = rendered(*ALL, name="t-freshet-tally"), rendered(*ALL)
+    spec = found["StatefulSet"]["spec"]
+    pod = spec["template"]["spec"]
+    (tally,) = pod["containers"]
+    assert spec["replicas"] == 1
+    assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    assert pod["terminationGracePeriodSeconds"] > 30  # within which a tally is gone after SIGTERM
+    assert pod["enableServiceLinks"] is False
+    workers_pod = workers["StatefulSet"]["spec"]["template"]["spec"]
+    for shared in ("securityContext", "initContainers", "serviceAccountName"):
+        assert pod[shared] == workers_pod[shared]
+    assert tally["securityContext"] == workers_pod["containers"][0]["securityContext"]
+    assert tally["args"] == ["tally"]
+    env = {one["name"]: one["value"] for one in tally["env"]}
+    assert len(env) == len(tally["env"])
+    assert {name.removeprefix("FRESHET_").lower() for name in env} <= {*Settings.model_fields, "secrets"}
+    assert (env["FRESHET_TALLY_REACH"], env["FRESHET_RATING_SCALE"]) == ("5", "[1, 5]")
+    mounts = {one["mountPath"]: one for one in tally["volumeMounts"]}
+    assert env["FRESHET_TALLY_DIR"].startswith("/var/lib/freshet/")
+    assert "readOnly" not in mounts["/var/lib/freshet"]
+    for place in (env["FRESHET_BUNDLES"], env["FRESHET_SECRETS"]):
+        assert mounts[place]["readOnly"] is True
+    secrets = {one["name"]: one["secret"]["secretName"] for one in pod["volumes"] if "secret" in one}
+    assert secrets == {"secrets": "kafka-tally", "tls": "tls"}
+    claims = [one["metadata"]["name"] for one in spec["volumeClaimTemplates"]]
+    assert {one["name"] for one in tally["volumeMounts"]} == {*claims, *(one["name"] for one in pod["volumes"])}
+    assert spec["serviceName"] == found["Service"]["metadata"]["name"]
+    assert found["Service"]["spec"]["ports"][0]["targetPort"] == tally["ports"][0]["name"]
+    assert found["ServiceMonitor"]["spec"]["endpoints"][0]["relabelings"][0]["replacement"] == "freshet-tally"
+    assert rendered(*BUNDLE, name="t-freshet-tally") == {}
+
+
+def test_workers_gateways_and_tally_select_their_own_pods() -> None:
+    names = {"t-freshet": "StatefulSet", "t-freshet-gateway": "Deployment", "t-freshet-tally": "StatefulSet"}
+    all_found = {name: rendered(*ALL, name=name) for name in names}
+    pods = {
+        name: all_found[name][kind]["spec"]["template"]["metadata"]["labels"].items() for name, kind in names.items()
+    }
+    for name, found in all_found.items():
         selectors = [
-            found[pod]["spec"]["selector"]["matchLabels"],
+            found[names[name]]["spec"]["selector"]["matchLabels"],
             found["Service"]["spec"]["selector"],
-            found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
             found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
         ]
+        if name != "t-freshet-tally":  # there is one, which may be moved
+            selectors.append(found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"])
         for selector in selectors:
-            assert selector.items() <= labels
-            assert not selector.items() <= others
+            assert [of for of, labels in pods.items() if selector.items() <= labels] == [name]
         services = found["Service"]["metadata"]["labels"].items()
         assert found["ServiceMonitor"]["spec"]["selector"]["matchLabels"].items() <= services
 
 
 def test_a_network_policy_lets_in_only_who_is_named() -> None:
     prometheus, shop = ({"podSelector": {"matchLabels": {"app": name}}} for name in ("prometheus", "shop"))
-    for name, port, peers in (("t-freshet", "web", [prometheus]), ("t-freshet-gateway", "api", [shop, prometheus])):
+    for name, port, peers in (
+        ("t-freshet", "web", [prometheus]),
+        ("t-freshet-gateway", "api", [shop, prometheus]),
+        ("t-freshet-tally", "web", [prometheus]),
+    ):
         spec = rendered(*ALL, name=name)["NetworkPolicy"]["spec"]
         assert spec["policyTypes"] == ["Ingress"]
         assert spec["ingress"] == [{"from": peers, "ports": [{"port": port, "protocol": "TCP"}]}]
         closed_to_all = rendered(
             *BUNDLE, "--set", "networkPolicy.enabled=true", "--set", "gateway.enabled=true", "--set",
-            "gateway.tokensSecretName=tokens", name=name,
+            "gateway.tokensSecretName=tokens", "--set", "tally.enabled=true", name=name,
         )  # fmt: skip
         assert closed_to_all["NetworkPolicy"]["spec"]["ingress"] == []
     assert "NetworkPolicy" not in rendered(*BUNDLE)
@@ -250,6 +288,8 @@ def test_the_chart_has_the_rules_as_they_are() -> None:
         ((*BUNDLE, "--set", "gateway.enabled=true"), "tokensSecretName"),
         ((*BUNDLE, "--set", "gateway.settings.serve_tokens=/x"), "serve_tokens"),
         ((*BUNDLE, "--set", "gateway.replica=3"), "replica"),
+        ((*BUNDLE, "--set", "tally.replicas=2"), "replicas"),
+        ((*BUNDLE, "--set", "tally.settings.tally_dir=/x"), "tally_dir"),
     ],
 )
 def test_wrong_values_are_named(words: tuple[str, ...], named: str) -> None:

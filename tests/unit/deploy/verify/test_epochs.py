@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.verify.recompute.epochs import Epoch, follow, tables_of
+from deploy.verify.recompute.epochs import Epoch, counts_of, follow, tables_of
+from stream.catalogue.tables import EpochRows
 from stream.core.tables import CLOSED_KEY, TableRow, encode_closed, encode_row, row_key, weights
 from tests.epochs import HOUR, closed
 from tests.unit.synthetic import Lists
@@ -55,6 +56,31 @@ def test_the_arrays_are_those_of_the_reference(
         line = np.broadcast_to(np.arange(len(known) + 1)[:, None], index.shape)
         np.add.at(into, (line, index), weight)
     assert np.allclose(dense[0], dense[1], rtol=1e-4)
+
+
+@settings(deadline=None)
+@given(ROWS, st.integers(0, 10**8), st.sampled_from([0, HOUR, 3 * HOUR]), st.sampled_from([0, HOUR, 3 * HOUR]))
+def test_counts_and_trend_are_those_that_workers_rank_by(made: dict[str, Any], now: int, near: int, prior: int) -> None:
+    rows = rows_of(made)
+    end = closed(rows, now=min(now, 50 * HOUR), near_half_life=near, prior_half_life=prior)
+    reader = EpochRows()
+    records = [(row_key(one.item), encode_row(one)) for one in rows] + [(CLOSED_KEY, encode_closed(end))]
+    assert not reader.apply([(offset, *record) for offset, record in enumerate(records)])
+    assert reader.current is not None
+    at = {item: place for place, item in enumerate(NAMES, start=1)}
+    used = reader.current.over(lambda item: at.get(item, 0), len(NAMES) + 1)
+    read = Epoch({one.item: json.loads(encode_row(one)) for one in rows}, json.loads(encode_closed(end)))
+    counts, trend = (
+        counts_of(read, lambda item: at.get(item, 0), len(NAMES) + 1, trending=trending) for trending in (False, True)
+    )
+    assert used.counts is not None
+    assert np.allclose(used.counts, counts, rtol=1e-4)
+    assert (used.trend is None) == (not 0 < prior < near)
+    expected = counts if used.trend is None else used.trend
+    assert np.allclose(expected, trend, rtol=1e-4, atol=1e-6 * max(1.0, float(counts.max())))
+    if used.trend is not None:
+        assert (used.trend >= 0).all()
+        assert used.trend_seconds == HOUR / 1000
 
 
 @given(ROWS)

@@ -17,6 +17,7 @@ from models.training.tables import CAP, LiveTables, TableSettings, item_amounts,
 from stream.core import tables
 from stream.core.features import ACTIONS, InputSpec
 from stream.core.messages import CLICK, NAN, RATING, Item, SourceEvent
+from stream.core.tables import HISTORY
 from stream.core.tally import ForwardDecay, PairShape
 from stream.tally import epoch
 from stream.tally.counting import Sums, TableShape, count
@@ -65,8 +66,11 @@ def tallied(data: DataSet, landmark: int) -> tuple[Sums, epoch.Epoch]:
     return sums, epoch.close(sums, epoch.TableSettings(shape, NEAR.back, NEAR.shrink, NEAR.keep, ""), {}, 1, 0)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_sums_are_those_of_training(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "history"), [(1, HISTORY), (2, HISTORY), (3, 12), (4, 5)])
+def test_sums_are_those_of_training(seed: int, history: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """history: how many of a user's newest choices pair."""
+    for module in ("stream.tally.counting", "models.training.tables"):
+        monkeypatch.setattr(f"{module}.HISTORY", history)
     data = made_up(seed)
     rows = rows_of(data)
     assert rows.time is not None
@@ -81,11 +85,15 @@ def test_sums_are_those_of_training(seed: int) -> None:
             total[ITEMS[item - 1]] += amount
     assert {item: one.amount for item, one in sums.items.items()} == counts
     assert {item: one.popular for item, one in sums.items.items()} == popular
-    pairs = pairs_of(rows, PairShape(NEAR.reach, NEAR.decay, CAP), near)
+    pairs = pairs_of(rows, PairShape(NEAR.reach, NEAR.decay, CAP), near, history)
     ahead: Counter[tuple[str, str]] = Counter()
     for first, second, amount in zip(pairs.first.tolist(), pairs.second.tolist(), pairs.amount.tolist(), strict=True):
         ahead[ITEMS[first - 1], ITEMS[second - 1]] += amount
-    assert {(first, second): total for first, row in sums.ahead.items() for second, total in row.items()} == ahead
+    assert {(first, second): total for first, row in sums.ahead.items() for second, total in row.items()} == {
+        pair: total for pair, total in ahead.items() if total
+    }
+    if history < HISTORY:
+        assert (pairs.amount < 0).any()
     # what a reader makes of the epoch is what evaluation reads
     live = LiveTables(TableSettings(STREAMED, NEAR, PRIOR), landmark, len(ITEMS) + 1)
     with_end = rows_of(
@@ -102,7 +110,7 @@ def test_sums_are_those_of_training(seed: int) -> None:
         of_row = dict(zip(expected.index[0].tolist(), expected.weight[0].tolist(), strict=True))
         assert {
             one: weight for one, weight in zip(found.near[row].tolist(), found.weight[row].tolist(), strict=True) if one
-        } == (pytest.approx({one: weight for one, weight in of_row.items() if one}))
+        } == (pytest.approx({one: weight for one, weight in of_row.items() if weight}))
 
 
 def _events(data: DataSet) -> list[Event]:

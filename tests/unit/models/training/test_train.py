@@ -19,6 +19,7 @@ from models.network.text import TextEncoder
 from models.training.curve import write_curve
 from models.training.run import load_run, save_run
 from models.training.sequential.network_model import ended
+from models.training.tables import HALF_LIVES
 from models.training.train import CutOff, Epoch, Trained, TrainSettings, train
 from models.training.trainer import FitSettings
 from stream.core.errors import DataError
@@ -55,6 +56,23 @@ def equal(one: Trained, two: Trained) -> bool:
 
 def judged(world: DataSet, of: Trained, encoder: TextEncoder) -> dict[str, Any]:
     return evaluate(world, Question(run=of.run), encoder)
+
+
+def test_tables_that_follow_the_stream_say_how_a_tally_counts_them(
+    world: DataSet, encoder: TextEncoder, tmp_path: Path
+) -> None:
+    found = train(world, replace(QUICK, tables="streamed"), encoder).run
+    assert found.tables is not None
+    assert found.tables.tables == "streamed"
+    assert found.tables.near.half_life in (0, *HALF_LIVES)
+    assert found.tables.prior in (0, *HALF_LIVES)
+    assert found.tables.near.reach in (5, 10, 20)
+    save_run(found, tmp_path)
+    assert load_run(tmp_path).tables == found.tables
+    with pytest.raises(DataError, match="expected frozen or streamed"):
+        train(world, replace(QUICK, tables="epochs:5"), encoder)
+    with pytest.raises(DataError, match="need times"):
+        train(replace(world, timed=False), replace(QUICK, tables="streamed"), encoder)
 
 
 def test_it_beats_popularity_on_what_it_has_not_seen(world: DataSet, trained: Trained, encoder: TextEncoder) -> None:
