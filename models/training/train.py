@@ -28,6 +28,8 @@ from models.training.diversity import BUDGET, choose
 from models.training.run import DataInfo, Run
 from models.training.sequential.freshet import BlendRanker, Freshet
 from models.training.sequential.network_model import Epoch, epochs_kept
+from models.training.start import DAYS, REPLAY
+from models.training.warm import after, begin, grown_spec, learned_rows, require_alike, texts_of
 from stream.core.errors import DataError
 from stream.core.features import InputSpec, item_text
 
@@ -46,6 +48,8 @@ class TrainSettings:
         epochs: Maximum number of epochs; None takes the preset's.
         max_minutes: Limit of wall time for everything, including text encoding.
         diversity_budget: The share of validation NDCG@10 that more diverse slates may cost (models.training.diversity).
+        days: If training starts from a run: days before the newest event from which all is learned.
+        replay: If training starts from a run: share of what is older that is learned from again in an epoch.
     """
 
     seed: int = 0
@@ -55,6 +59,8 @@ class TrainSettings:
     epochs: int | None = None
     max_minutes: float = 3.0
     diversity_budget: float = BUDGET
+    days: float = DAYS
+    replay: float = REPLAY
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,7 @@ def train(
     started: float | None = None,
     reading: Reading | None = None,
     checkpoints: Path | None = None,
+    start: Run | None = None,
 ) -> Trained:
     """Train on all but the last `holdout` choices of each user. The whole catalogue is known.
 
@@ -110,20 +117,25 @@ def train(
         reading: Gives a value to comments without one. It becomes part of the run, so it does so in serving too.
         checkpoints: Folder from which an interrupted training resumes after its last epoch, if data and settings are
             the same.
+        start: A run to start from: its weights, its rows of items, its reading if none is given. Neighbours, popularity and
+            the weights of the sum are made from the data as without it.
 
     Raises:
-        DataError: There is nothing left to learn from, no event follows another, or training ends with a validation
-            NDCG@10 of 0.
+        DataError: The run to start from does not fit the data, there is nothing left to learn from, no event follows
+            another, or training ends with a validation NDCG@10 of 0.
         CutOff: KeyboardInterrupt came while the model was fitted.
     """
     started = time.monotonic() if started is None else started
-    training, part = training_part(data, settings, encoder, report, reading)
+    if start is not None:
+        reading = reading or start.reading
+    training, part = training_part(data, settings, encoder, report, reading, start)
     if not len(training.watched):
         report("note", 1, 1, UNWATCHED)
     left = settings.max_minutes - (time.monotonic() - started) / 60
     chosen = {} if settings.epochs is None else {"epochs": settings.epochs}
     # The weights of the sum are chosen after the epochs. A tenth of the time is reserved for that.
-    model = Freshet(settings.preset, fit={**chosen, "max_minutes": max(1e-6, 0.9 * left)})
+    begun = None if start is None else begin(start, training, settings.days, settings.replay, settings.seed)
+    model = Freshet(settings.preset, fit={**chosen, "max_minutes": max(1e-6, 0.9 * left)}, start=begun)
     checkpoint = checkpoints / f"{_key(training, settings, model)}.pt" if checkpoints else None
     try:
         ranker = model.fit(training, settings.seed, report, checkpoint)
@@ -141,6 +153,7 @@ def train(
             "ended": ranker.interest.reason,
             "epochs_run": len(ranker.curve),
             "neighbours_half_life_days": ranker.half_life,
+            **({} if start is None else {"from": asdict(start.data)}),
         },
         protocol=f"last {settings.validation} choices of each user before the held-out ones (validation), seen items left out",
         seconds=time.monotonic() - started,
@@ -169,8 +182,16 @@ def training_part(
     encoder: TextEncoder,
     report: ProgressCallback = silent,
     reading: Reading | None = None,
+    start: Run | None = None,
 ) -> tuple[TrainingData, pl.DataFrame]:
-    """Return what training may see of `data`, and the table of its events. Raises DataError if that is too little."""
+    """Return what training may see of `data`, and the table of its events.
+
+    With `start` the run's items, scenes and actions come first, in its order. Raises DataError if the events are too few, or if
+    the run does not fit.
+    """
+    if start is not None:
+        require_alike(start, data)
+        data = after(start, data)
     part = split_last(data, settings.holdout).train
     require_choices(data.name, data.events, data.choices, data.weights)
     require_order(data.name, part)
@@ -180,12 +201,16 @@ def training_part(
     scenes, actions = replace(data, events=part).scenes, often(part)
     spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices, data.weights, actions)
     text = item_vectors(data, encoder, report)
+    learned = None
+    if start is not None:
+        spec = grown_spec(start, spec)
+        text, learned = texts_of(start, data, text), learned_rows(start, item_ids)
     progress = _progress(report, "comments")
     rows = read_histories(
         part, None, item_ids, spec, lambda texts: encoder.encode(texts, progress), reading, timed=data.timed
     )
     use, watched = hold_validation(rows, settings.validation)
-    return TrainingData(data.items, spec, text, rows, use, watched), part
+    return TrainingData(data.items, spec, text, rows, use, watched, learned), part
 
 
 def run_of(

@@ -26,9 +26,11 @@ from models.network.scorer import input_rows, interest_scorer
 from models.training import distributed
 from models.training.batching import batches, cut, following, initial_states
 from models.training.loss import CatalogueLoss
+from models.training.start import Start
 from stream.core.features import UNKNOWN
 
 WARM_UP = 10.0  # steps after which the weight average has forgotten about half of the first weights
+STARTED = 1 << 20  # steps that a network which starts from a run is taken to have behind it: its weights are no noise
 CLIP = 1.0  # largest norm of a step's gradient
 WATCHED = 20_000  # most validation choices evaluated after an epoch; more would cost time and show nothing new
 
@@ -63,7 +65,14 @@ class FitSettings:
 class Fitting:
     """A network in training. `average` is the network to keep (eval mode, no gradients)."""
 
-    def __init__(self, network: InterestNetwork, training: TrainingData, settings: FitSettings, seed: int) -> None:
+    def __init__(
+        self,
+        network: InterestNetwork,
+        training: TrainingData,
+        settings: FitSettings,
+        seed: int,
+        start: Start | None = None,
+    ) -> None:
         device = next(network.parameters()).device
         self.average = copy.deepcopy(network).requires_grad_(False).eval()
         self._network = network
@@ -71,6 +80,7 @@ class Fitting:
         self._rows = training.rows
         self._use = training.use
         self._settings = settings
+        self._start = start
         self._draw = np.random.default_rng(seed)
         watched = training.watched
         if len(watched) > WATCHED:
@@ -81,13 +91,18 @@ class Fitting:
         self._optimiser = torch.optim.AdamW(
             network.parameters(), lr=settings.rate, weight_decay=settings.decay, fused=True
         )
-        self._steps = 0
+        self._steps = STARTED if start else 0
         learned = torch.from_numpy(training.known)[:, None].to(device, copy=True)
         learned[UNKNOWN] = True
         with torch.no_grad():  # an item that is not in the training part has no id embedding, only its text
             network.ids.weight.mul_(learned)
             self.average.ids.weight.mul_(learned)
         network.ids.weight.register_hook(lambda gradient: gradient * learned)  # type: ignore[no-untyped-call]
+
+    @property
+    def starts(self) -> bool:
+        """Whether it starts from a run."""
+        return self._start is not None
 
     @property
     def watched(self) -> int:
@@ -104,6 +119,8 @@ class Fitting:
         # Cuts fall elsewhere in every epoch. Attention starts each piece from zeros, so its cuts stay at the window.
         first = int(self._draw.integers(length // 2, length + 1)) if recurrent else length
         pieces = cut(self._rows, self._use, first, length)
+        if self._start is not None:
+            pieces = self._start.chosen(pieces, self._rows, self._draw)
         if recurrent:
             h, c = initial_states(self._network.eval(), self._rows, pieces, first, length)
         else:
