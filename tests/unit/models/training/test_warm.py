@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
@@ -17,6 +16,7 @@ from models.training.batching import cut
 from models.training.run import Run, load_run, save_run
 from models.training.start import Start
 from models.training.train import Trained, TrainSettings, train, training_part
+from models.training.trainer import Fitting
 from models.training.warm import grown_spec, learned_rows, network_of, over_items, require_alike
 from stream.core.errors import DataError
 from stream.core.features import InputSpec
@@ -176,17 +176,22 @@ def test_all_that_is_new_and_a_share_of_the_rest_is_learned_from(world: DataSet,
     assert len(start.chosen(pieces, replace(rows, time=None), np.random.default_rng(0)).begin) == len(pieces.begin)
 
 
-def test_epochs_that_make_it_worse_are_not_kept(world: DataSet, first: Trained, encoder: TextEncoder) -> None:
-    """The training part is nonsense, the validation part is not."""
-    rows = world.events.with_row_index("row")
-    last = rows.group_by("user").agg(pl.col("row").tail(8)).explode("row")["row"]
-    drawn = np.random.default_rng(0).choice([item.item for item in world.items], len(rows))
-    kept = pl.col("row").is_in(last.implode())
-    spoilt = rows.with_columns(item=pl.when(kept).then("item").otherwise(pl.Series(drawn))).drop("row")
-    trained = train(replace(world, events=spoilt), replace(QUICK, epochs=4), encoder, start=first.run)
-    training, _ = training_part(replace(world, events=spoilt), QUICK, encoder, start=first.run)
+@pytest.mark.parametrize(("figures", "stays"), [((0.5, 0.4, 0.5), True), ((0.5, 0.4, 0.6), False)])
+def test_only_an_epoch_that_beats_the_start_is_kept(
+    world: DataSet,
+    first: Trained,
+    encoder: TextEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+    figures: tuple[float, ...],
+    stays: bool,
+) -> None:
+    left = list(figures)
+    monkeypatch.setattr(Fitting, "validate", lambda _: (0.0, left.pop(0)))
+    trained = train(world, QUICK, encoder, start=first.run)
+    training, _ = training_part(world, QUICK, encoder, start=first.run)
     start = network_of(first.run, training.item_ids, training.text, training.spec).state_dict()
-    assert all(torch.equal(value, start[name]) for name, value in trained.run.network.state_dict().items())
+    same = [torch.equal(value, start[name]) for name, value in trained.run.network.state_dict().items()]
+    assert all(same) == stays
 
 
 def test_the_same_seed_gives_the_same_weights(world: DataSet, first: Trained, encoder: TextEncoder) -> None:
