@@ -157,8 +157,8 @@ def _manifest(run: Run, files: Mapping[str, bytes], parity: dict[str, Parity], c
     )
 
 
-def publish(files: Mapping[str, bytes], bundles: Path) -> Path:
-    """Write one bundle below `bundles`, prove that it loads and answers as at export, then make it CURRENT.
+def publish(files: Mapping[str, bytes], bundles: Path, *, switch: bool = True) -> Path:
+    """Write one bundle below `bundles`, prove that it loads and answers as at export, then, with `switch`, make it CURRENT.
 
     Everything is first written and synced in a hidden folder. One rename moves the folder into place, and a second one
     switches CURRENT. A crash therefore leaves the old bundle in use, and at most a hidden folder behind.
@@ -181,6 +181,8 @@ def publish(files: Mapping[str, bytes], bundles: Path) -> Path:
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     _sync(bundles)
+    if not switch:
+        return folder
     pointer = bundles / f".{CURRENT}-{os.getpid()}"
     _write(pointer, identity.encode() + b"\n")
     pointer.replace(bundles / CURRENT)

@@ -50,15 +50,19 @@ class RunModel:
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> BlendRanker:
         """Return the run's sum, as the worker serves it. Nothing is fitted."""
-        run = self.run
-        return BlendRanker(
-            NetworkRanker(run.network),
-            run.neighbours,
-            run.blend,
-            log_popularity(run.popularity),
-            run.projection,
-            run.texts,
-        )
+        return ranker_of(self.run)
+
+
+def ranker_of(run: Run) -> BlendRanker:
+    """Return the run's sum, as the worker serves it."""
+    return BlendRanker(
+        NetworkRanker(run.network),
+        run.neighbours,
+        run.blend,
+        log_popularity(run.popularity),
+        run.projection,
+        run.texts,
+    )
 
 
 def run_task(

@@ -17,6 +17,7 @@ curve.json curve.png loss and validation figures per epoch
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -84,6 +85,7 @@ class Run:
         seeds: Seeds of training.
         reading: Gives a value to comments without one, in training and in serving. None leaves them without.
         diversity: How slates are re-ranked.
+        lineage: What it was made from by `freshet learn`: parent bundle, days of the data, figures of the gate. JSON values.
     """
 
     network: InterestNetwork
@@ -105,6 +107,7 @@ class Run:
     seeds: tuple[int, ...] = ()
     reading: Reading | None = None
     diversity: Chosen = field(default_factory=Chosen)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def text_width(self) -> int:
@@ -157,6 +160,7 @@ def save_run(run: Run, folder: Path) -> None:
         "seeds": run.seeds,
         "reads_ratings": run.reading is not None,
         "diversity": asdict(run.diversity),
+        **({"lineage": dict(run.lineage)} if run.lineage else {}),
     }
     (folder / "run.json").write_text(json.dumps(about, indent=1), "utf-8")
 
@@ -225,6 +229,7 @@ def load_run(folder: Path) -> Run:
         seeds=tuple(about["seeds"]),
         reading=load_reading(folder / READING) if about.get("reads_ratings") else None,
         diversity=_diversity(about.get("diversity")),
+        lineage=dict(about.get("lineage", {})),
     )
 
 

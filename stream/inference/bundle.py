@@ -159,6 +159,7 @@ class Card(Struct, frozen=True):
         seconds: Training time.
         seeds: Seeds of the training.
         licences: Part -> license terms of its weights.
+        lineage: What `freshet learn` made it from: parent bundle, days of the data, figures of the gate; empty otherwise.
     """
 
     protocol: str
@@ -168,6 +169,7 @@ class Card(Struct, frozen=True):
     seconds: Annotated[float, Meta(ge=0)]
     seeds: tuple[int, ...]
     licences: dict[str, str]
+    lineage: dict[str, Any] = {}
 
 
 class ReadingEntry(Struct, frozen=True):
