@@ -191,7 +191,7 @@ def judge(
             )
         )
     report("gate", 3, 4, "labels")
-    if shifted := _shifted(both, kept):
+    if kept is not None and (shifted := _shifted(both, kept)):
         reasons.append(shifted)
     report("gate", 4, 4, "refused" if reasons else "passed")
     return Verdict(tuple(reasons), figures)
@@ -246,14 +246,20 @@ class _Both:
         found = [_similarities(run, rows)[upper] for run in (self.served, self.new)]
         return float(np.corrcoef(*found)[0, 1])
 
-    def at(self, judged: pl.DataFrame) -> _Judged:
-        """Return the judged events (column `at`: rows of data.events) in the histories of their users, without first events."""
+    def at(self, judged: pl.DataFrame) -> _Judged | None:
+        """Return the judged events (column `at`: rows of data.events) in the histories of their users, without first events.
+
+        None if there are none.
+        """
+        if not len(judged):
+            return None
         events = self._data.events.with_row_index("at")
         theirs = events.filter(pl.col("user").is_in(judged["user"].unique().implode()))
         rows = self._read(theirs.drop("at"), self.new)
         order = theirs.with_columns(owner=pl.col("user").rank("dense")).sort("owner", maintain_order=True)
         wanted = np.isin(order["at"].to_numpy(), judged["at"].to_numpy())
-        return _Judged(theirs.drop("at"), rows, np.flatnonzero(wanted & rows.choice & ~rows.first()))
+        positions = np.flatnonzero(wanted & rows.choice & ~rows.first())
+        return _Judged(theirs.drop("at"), rows, positions) if len(positions) else None
 
     def scorers(self, judged: _Judged, *, network_only: bool = False) -> Iterator[Scorer]:
         """Yield the scorer of the served run, then that of the new one. Each reads the rows in its own way."""
@@ -276,7 +282,7 @@ class _Both:
 
 def _similarities(run: Run, rows: Rows) -> Doubles:
     with torch.inference_mode():
-        vectors = run.network.item_matrix().numpy()[rows].astype(np.float64)
+        vectors = run.network.output_matrix().numpy()[rows].astype(np.float64)
     vectors -= vectors.mean(0)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     found: Doubles = vectors @ vectors.T
@@ -300,11 +306,11 @@ def _fixed(data: DataSet, since: int, limits: Limits) -> pl.DataFrame:
     return found.with_columns(pl.Series("hash", hashes, pl.UInt64)).sort("hash").head(limits.kept)
 
 
-def _compared(both: _Both, judged: _Judged) -> dict[str, Any]:
+def _compared(both: _Both, judged: _Judged | None) -> dict[str, Any]:
     """Return NDCG@10 of both runs on some choices, and the 95 % interval of their ratio."""
-    rows, positions = judged.rows, judged.positions
-    if not len(positions):
+    if judged is None:
         return {"choices": 0, "users": 0, "served": 0.0, "new": 0.0, "interval": [1.0, 1.0]}
+    rows, positions = judged.rows, judged.positions
     values = np.stack([gains(ranks(rows, positions, scorer)) for scorer in both.scorers(judged)], 1)
     owners = rows.owner()[positions]
     served, new = values.mean(0).tolist()

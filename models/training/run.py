@@ -9,7 +9,7 @@ neighbours.npz       index int64 [N + 1, K], weight float32 [N + 1, K]: neighbou
                      (models/training/neighbours.py); K may be 0
 projection.npz       mean float32 [X], matrix float32 [X, P]: the projection of the texts (models/network/projection.py);
                      new bool [N + 1]: items that training has not seen; only if the sum has a text term, and then the
-                     schema is TEXTUAL
+                     schema is TEXTUAL or HEADED
 reading/             the text rating that gives comments a value (models/text_rating); only if the run reads ratings
 curve.json curve.png loss and validation figures per epoch
 """
@@ -40,7 +40,9 @@ from stream.core.state import MAX_RECENT
 
 SCHEMA: Final = 2
 TEXTUAL: Final = 3
-"""Schemas of a run. It is TEXTUAL if the sum has a text term, so that a version that would leave it out refuses the run."""
+HEADED: Final = 4
+"""Schemas of a run. It is TEXTUAL if the sum has a text term, so that a version that would leave it out refuses the run, and
+HEADED, with or without a text term, if the items have output vectors of their own."""
 READING: Final = "reading"
 
 
@@ -146,8 +148,8 @@ def save_run(run: Run, folder: Path) -> None:
     if run.reading:
         save_reading(run.reading, folder / READING)
     about = {
-        "schema": TEXTUAL if run.text_width else SCHEMA,
-        "size": asdict(run.network.size),
+        "schema": HEADED if run.network.size.untied else TEXTUAL if run.text_width else SCHEMA,
+        "size": {name: value for name, value in asdict(run.network.size).items() if value or name != "untied"},
         "inputs": asdict(run.spec),
         "max_tokens": run.max_tokens,
         "data": asdict(run.data),
@@ -169,9 +171,9 @@ def load_run(folder: Path) -> Run:
     """Read a run. Raises DataError if the folder is not a finished run or its parts do not fit one another."""
     try:
         about = json.loads((folder / "run.json").read_text("utf-8"))
-        if about["schema"] not in (SCHEMA, TEXTUAL):
+        if about["schema"] not in (SCHEMA, TEXTUAL, HEADED):
             raise DataError(
-                f"{folder}: the run has schema {about['schema']}; this version reads {SCHEMA} and {TEXTUAL}"
+                f"{folder}: the run has schema {about['schema']}; this version reads {SCHEMA}, {TEXTUAL} and {HEADED}"
             )
         size = NetworkSize(**about["size"] | {"features": tuple(about["size"]["features"])})
         scale, scenes = about["inputs"]["rating_scale"], about["inputs"]["scenes"]
@@ -194,7 +196,7 @@ def load_run(folder: Path) -> Run:
         with np.load(folder / "neighbours.npz", allow_pickle=False) as arrays:
             neighbours = Neighbours(arrays["index"], arrays["weight"])
         projection, new = no_projection(text.shape[1]), np.zeros(len(text), np.bool_)
-        if about["schema"] == TEXTUAL:
+        if blend.text:
             with np.load(folder / "projection.npz", allow_pickle=False) as arrays:
                 projection, new = Projection(arrays["mean"], arrays["matrix"]), arrays["new"]
         if not len(item_ids) + 1 == size.items + 1 == len(text) == len(popularity):

@@ -26,15 +26,19 @@ class Start:
         network: The network with the rows, scenes and actions of this training.
         since: Pieces of histories with an event from this time on (epoch ms) are learned from in every epoch.
         replay: Share of the other pieces that is learned from in an epoch; each epoch draws its own.
+        head: Whether only what is behind the state is learned: query and output vectors.
+        rows: Items of the run, which come first. With `head`, the others have no output vector but that of their text.
     """
 
     network: InterestNetwork
     since: int
     replay: float
+    head: bool = False
+    rows: int = 0
 
     def key(self) -> str:
         """Return a hash of everything here."""
-        total = sha256(repr((self.since, self.replay)).encode())
+        total = sha256(repr((self.since, self.replay, self.head, self.rows)).encode())
         for name, value in sorted(self.network.state_dict().items()):
             total.update(name.encode() + value.numpy().tobytes())
         return total.hexdigest()

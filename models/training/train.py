@@ -29,7 +29,7 @@ from models.training.run import DataInfo, Run
 from models.training.sequential.freshet import BlendRanker, Freshet
 from models.training.sequential.network_model import Epoch, epochs_kept
 from models.training.start import DAYS, REPLAY
-from models.training.warm import after, begin, grown_spec, learned_rows, require_alike, texts_of
+from models.training.warm import after, begin, grown_spec, learned_rows, over_items, require_alike, texts_of
 from stream.core.errors import DataError
 from stream.core.features import InputSpec, item_text
 
@@ -50,6 +50,8 @@ class TrainSettings:
         diversity_budget: The share of validation NDCG@10 that more diverse slates may cost (models.training.diversity).
         days: If training starts from a run: days before the newest event from which all is learned.
         replay: If training starts from a run: share of what is older that is learned from again in an epoch.
+        head: If training starts from a run: keep its step graph and the vectors that it reads, and learn what is behind the
+            state: the query, output vectors of the items, tables and the weights of the sum. States stay valid.
     """
 
     seed: int = 0
@@ -61,6 +63,7 @@ class TrainSettings:
     diversity_budget: float = BUDGET
     days: float = DAYS
     replay: float = REPLAY
+    head: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,11 @@ def train(
     left = settings.max_minutes - (time.monotonic() - started) / 60
     chosen = {} if settings.epochs is None else {"epochs": settings.epochs}
     # The weights of the sum are chosen after the epochs. A tenth of the time is reserved for that.
-    begun = None if start is None else begin(start, training, settings.days, settings.replay, settings.seed)
+    begun = (
+        None
+        if start is None
+        else begin(start, training, settings.days, settings.replay, settings.seed, head=settings.head)
+    )
     model = Freshet(settings.preset, fit={**chosen, "max_minutes": max(1e-6, 0.9 * left)}, start=begun)
     checkpoint = checkpoints / f"{_key(training, settings, model)}.pt" if checkpoints else None
     try:
@@ -146,6 +153,8 @@ def train(
     metrics = figures(training, ranker)
     _require_gain(data.name, training, ranker, metrics)
     run = run_of(data, training, ranker, DataInfo(data.name, fingerprint(part), len(part)), metrics)
+    if start is not None and settings.head:  # what came after the step's training is served by its text
+        run = over_items(run, start.item_ids, run.text[: len(start.item_ids) + 1])
     run = replace(
         run,
         settings=asdict(settings)
@@ -203,8 +212,8 @@ def training_part(
     text = item_vectors(data, encoder, report)
     learned = None
     if start is not None:
-        spec = grown_spec(start, spec)
-        text, learned = texts_of(start, data, text), learned_rows(start, item_ids)
+        spec = start.spec if settings.head else grown_spec(start, spec)
+        text, learned = texts_of(start, data, text, keep=settings.head), learned_rows(start, item_ids)
     progress = _progress(report, "comments")
     rows = read_histories(
         part, None, item_ids, spec, lambda texts: encoder.encode(texts, progress), reading, timed=data.timed

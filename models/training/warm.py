@@ -69,9 +69,16 @@ def after(run: Run, data: DataSet) -> DataSet:
     return replace(data, items=(*first, *(item for item in data.items if item.item not in own)))
 
 
-def texts_of(run: Run, data: DataSet, text: Floats) -> Floats:
-    """Return the texts f32 [N + 1, X] of `after`, with the run's texts for items that have neither title nor text now."""
-    gone = [row for row, item in enumerate(data.items[: len(run.item_ids)], start=1) if not text[row].any()]
+def texts_of(run: Run, data: DataSet, text: Floats, *, keep: bool = False) -> Floats:
+    """Return the texts f32 [N + 1, X] of `after`, with the run's texts for items that have neither title nor text now.
+
+    With `keep` all items of the run have the run's texts.
+    """
+    gone = (
+        list(range(1, len(run.item_ids) + 1))
+        if keep
+        else [row for row, item in enumerate(data.items[: len(run.item_ids)], start=1) if not text[row].any()]
+    )
     found = text.copy()
     found[gone] = run.text[gone]
     return found
@@ -84,16 +91,18 @@ def learned_rows(run: Run, items: Sequence[str]) -> Flags:
     return had
 
 
-def begin(run: Run, training: TrainingData, days: float, replay: float, seed: int) -> Start:
+def begin(run: Run, training: TrainingData, days: float, replay: float, seed: int, *, head: bool = False) -> Start:
     """Return what a training on `training` starts from. `days` are counted back from the newest event that is learned from."""
     torch.manual_seed(seed)
     times = training.rows.time
     newest = 0 if times is None or not training.use.any() else int(times[training.use].max())
-    network = network_of(run, training.item_ids, training.text, training.spec)
-    return Start(network, newest - int(days * DAY), replay)
+    network = network_of(run, training.item_ids, training.text, training.spec, untied=head)
+    return Start(network, newest - int(days * DAY), replay, head, len(run.item_ids))
 
 
-def network_of(run: Run, items: Sequence[str], text: Floats, spec: InputSpec | None = None) -> InterestNetwork:
+def network_of(
+    run: Run, items: Sequence[str], text: Floats, spec: InputSpec | None = None, *, untied: bool | None = None
+) -> InterestNetwork:
     """Return the run's network over other items, in eval mode.
 
     Args:
@@ -101,15 +110,26 @@ def network_of(run: Run, items: Sequence[str], text: Floats, spec: InputSpec | N
         items: Ids of M items, in any order. What the run has learned of those that it lacks is nothing: their text alone.
         text: f32 [M + 1, X], the items' BERT vectors.
         spec: Has the scenes and actions of the run's spec first. None: the run's own.
+        untied: Whether it has output vectors of its own. If the run has none, they begin as the vectors that are read; if the
+            run's are not wanted, they are left out. None: as the run.
     """
     spec = spec or run.spec
     old = run.network.size
-    size = replace(old, items=len(items), scenes=len(spec.scenes), actions=len(spec.actions))
+    untied = old.untied if untied is None else untied
+    size = replace(old, items=len(items), scenes=len(spec.scenes), actions=len(spec.actions), untied=untied)
     network = InterestNetwork(size, torch.from_numpy(text))
     source = torch.from_numpy(rows_of(run, items))
     state = dict(run.network.state_dict())
     mine = network.state_dict()
     state["ids.weight"] = _placed(state["ids.weight"], source)
+    own = {name: value for name, value in state.items() if name.startswith("out_")}
+    if untied and own:
+        state["out_ids.weight"] = _placed(state["out_ids.weight"], source)
+    elif untied:
+        state["out_ids.weight"] = state["ids.weight"].clone()
+        state |= {f"out_{name[5:]}": value.clone() for name, value in state.items() if name.startswith("text_tower.")}
+    else:
+        state = {name: value for name, value in state.items() if name not in own}
     state["scene.weight"] = _longer(state["scene.weight"], len(spec.scenes) + 1, state["scene.weight"][0])
     if network.action is not None:
         if run.network.action is None:  # the new rows are zeros, so that the rest does not matter yet

@@ -20,7 +20,19 @@ from safetensors.numpy import save as save_tensors
 
 from export.publish import publish
 from stream.core.errors import BundleError
-from stream.inference.bundle import CURRENT, FILES, GRAPHS, MANIFEST, TABLES, TEXTS, Bundle, current, load, stamp
+from stream.inference.bundle import (
+    CURRENT,
+    FILES,
+    GRAPHS,
+    MANIFEST,
+    OUTPUTS,
+    TABLES,
+    TEXTS,
+    Bundle,
+    current,
+    load,
+    stamp,
+)
 from stream.inference.models import open_models
 from stream.inference.text_encoder import open_encoder
 
@@ -43,7 +55,7 @@ def resealed(folder: Path, change: Callable[[dict[str, Any]], Any] | None = None
     """Another valid-looking bundle: files replaced (`step_onnx=...`) and the manifest made to fit them."""
     manifest = msgspec.json.decode((folder / MANIFEST).read_bytes())
     for name, content in files.items():
-        name = next(known for known in (*FILES, *TABLES, TEXTS) if known.replace(".", "_") == name)
+        name = next(known for known in (*FILES, *TABLES, TEXTS, OUTPUTS) if known.replace(".", "_") == name)
         replace(folder / name, content)
         manifest["files"][name] = {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
     step, items = ((folder / name).read_bytes() for name in ("step.onnx", "items.npy"))
