@@ -33,6 +33,7 @@ from stream.core.errors import BundleError, DataError
 from stream.core.validation import Rules
 
 if TYPE_CHECKING:
+    from deploy.learning.remote import Remote
     from models.data import DataSet
     from models.evaluation.gate import Limits, Verdict
     from models.interfaces import ProgressCallback
@@ -44,7 +45,7 @@ log = logging.getLogger("freshet.learn")
 FULL: Final = "full"
 HEAD: Final = "head"
 AUTO: Final = "auto"
-UPDATES: Final = (FULL,)
+UPDATES: Final = (HEAD, FULL, AUTO)
 PUBLISHED: Final = "published"
 REFUSED: Final = "refused"
 NOTHING: Final = "nothing-new"
@@ -56,6 +57,7 @@ HALF: Final = ".half-"
 LOCK: Final = ".lock"
 PARITY: Final = "parity"
 GOLDEN: Final = "golden"
+DAY: Final = 86_400_000
 CHECKPOINTS: Final = ".checkpoints"
 TEXTS: Final = ".texts.npz"
 
@@ -68,7 +70,9 @@ class LearnSettings:
         folder: The data.
         runs: Folder of the runs.
         bundles: Folder of the bundles and CURRENT.
-        update: How a run is made from the served one: one of UPDATES.
+        update: How a run is made from the served one: one of UPDATES. AUTO makes a head update unless the last full one is
+            `full_days` old.
+        full_days: See `update`.
         start: The run that the served bundle was exported from; None if it is in `runs`.
         seed: Seed of the training.
         preset: Preset of a first training.
@@ -85,7 +89,8 @@ class LearnSettings:
     folder: Path
     runs: Path
     bundles: Path
-    update: str = FULL
+    update: str = AUTO
+    full_days: float = 7.0
     start: Path | None = None
     seed: int = 0
     preset: str = "auto"
@@ -175,6 +180,7 @@ class Learner:
         settings: See LearnSettings.
         capture: Brings the data up to date; None if the folder is filled by others.
         serving: What decides which bundle is served; None for CURRENT.
+        remote: Where bundles are copied to, besides.
         report: Called with the progress.
     """
 
@@ -183,6 +189,7 @@ class Learner:
         settings: LearnSettings,
         capture: Callable[[], None] | None = None,
         serving: Serving | None = None,
+        remote: Remote | None = None,
         report: ProgressCallback | None = None,
     ) -> None:
         from models.interfaces import silent
@@ -190,6 +197,7 @@ class Learner:
         self._settings = settings
         self._capture = capture
         self._serving = serving or ByCurrent(settings.bundles)
+        self._remote = remote
         self._report = report or silent
 
     @contextmanager
@@ -224,6 +232,7 @@ class Learner:
         encoder = StoredTexts(self._settings.runs / TEXTS)
         outcome = self._updated(data, served, encoder)
         encoder.save()
+        self._copy()
         self._prune()
         return replace(outcome, seconds=round(time.monotonic() - began, 1))
 
@@ -236,17 +245,18 @@ class Learner:
         since = judged_since(data, limits)
         part = replace(data, events=data.events.filter(pl.col("time") < since))
         mark = fingerprint(part.events)
+        update = self._update(served, int(part.events["time"][-1]))
         bundle = served.bundle.id if served else ""
         if served and (served.run.data.sha256 == mark or served.run.lineage.get("until", 0) >= since):
             return Outcome(NOTHING, bundle)
-        key = sha256(f"{mark} {self._settings.update}".encode()).hexdigest()
+        key = sha256(mark.encode()).hexdigest()
         name = self._made(key)
         if name and (self._settings.runs / name / GATE).exists():
             verdict = _read(self._settings.runs / name / GATE)
             if verdict["reasons"] or (self._settings.runs / name / BUNDLE).exists():
                 return Outcome(NOTHING, bundle)
         if not name:
-            name = self._train(part, served, encoder, key)
+            name = self._train(part, served, encoder, key, update)
         run = load_run(self._settings.runs / name)
         path = self._settings.runs / name / GATE
         if not path.exists():
@@ -261,9 +271,9 @@ class Learner:
                 reasons = ((PARITY if "away from torch" in str(error) else GOLDEN, str(error)),)
                 _write(path, verdict | {"reasons": [{"reason": one, "text": text} for one, text in reasons]})
         if reasons:
-            return Outcome(REFUSED, bundle, name, self._settings.update, reasons, verdict["figures"])
+            return Outcome(REFUSED, bundle, name, str(run.lineage["update"]), reasons, verdict["figures"])
         _write(self._settings.runs / name / BUNDLE, {"bundle": identity})
-        return Outcome(PUBLISHED, identity, name, self._settings.update, (), verdict["figures"])
+        return Outcome(PUBLISHED, identity, name, str(run.lineage["update"]), (), verdict["figures"])
 
     def _data(self, served: _Served | None) -> DataSet:
         """Read the data with the choices, weights and rating scale of the served run. Raises DataError."""
@@ -311,7 +321,17 @@ class Learner:
                 return folder.name
         return ""
 
-    def _train(self, part: DataSet, served: _Served | None, encoder: Any, key: str) -> str:
+    def _update(self, served: _Served | None, until: int) -> str:
+        """Return HEAD or FULL for a training on events up to `until`."""
+        if served is None:
+            return FULL
+        if self._settings.update != AUTO:
+            return self._settings.update
+        # without a time of its own, the run was not made by this loop: nothing says how old its step is
+        full = served.run.lineage.get("full_until", 0)
+        return FULL if until - full >= self._settings.full_days * DAY else HEAD
+
+    def _train(self, part: DataSet, served: _Served | None, encoder: Any, key: str, update: str) -> str:
         """Train, and return the name of the run."""
         from models.evaluation.gate import day_of
         from models.training.curve import write_curve
@@ -327,6 +347,7 @@ class Learner:
             max_minutes=own.max_minutes,
             days=own.days,
             replay=own.replay,
+            head=update == HEAD,
         )
         trained = train(
             part,
@@ -339,8 +360,11 @@ class Learner:
         times = part.events["time"]
         lineage = {
             "parent": served.bundle.id if served else "",
-            "update": own.update if served else FULL,
+            "update": update,
             "until": int(times[-1]),
+            "full_until": int(times[-1])
+            if update == FULL or served is None
+            else served.run.lineage.get("full_until", 0),
             "days": [day_of(int(times[0])), day_of(int(times[-1]))],
             "new_days": own.days if served else 0,
             "replay": own.replay if served else 1.0,
@@ -375,11 +399,18 @@ class Learner:
         torch.set_num_threads(1)  # the network is small; more threads only take cores from others
         try:
             text = served.bundle.read("text.onnx") if served and not served.bundle.reading else None
-            folder = publish(build(run, text=text), self._settings.bundles, switch=self._serving.by_current)
+            base = served.bundle if served else None
+            folder = publish(build(run, text=text, base=base), self._settings.bundles, switch=self._serving.by_current)
         finally:
             torch.set_num_threads(threads)
         self._serving.switch(folder.name, f"freshet learn: {run.lineage.get('update', FULL)} update")
         return folder.name
+
+    def _copy(self) -> None:
+        """Bring the remote folder up to what is served, also after a turn that was killed before it did."""
+        served = self._serving.bundle()
+        if self._remote is not None and served and self._remote.current() != served:
+            self._remote.send(self._settings.bundles / served)
 
     def _runs(self) -> list[Path]:
         """Return the folders of finished runs, newest first."""
@@ -399,6 +430,8 @@ class Learner:
             if number < own.keep or (mine and mine in kept) or not (folder / ABOUT).exists():
                 continue  # without learn.json it came from elsewhere
             if mine and (own.bundles / mine).is_dir():
+                if self._remote is not None:
+                    self._remote.remove(mine)
                 gone = own.bundles / f".{mine}"
                 (own.bundles / mine).rename(gone)
                 shutil.rmtree(gone, ignore_errors=True)

@@ -37,12 +37,12 @@ def register(app: typer.Typer) -> None:
     app.command("learn")(learn)
 
 
-def _period(text: str) -> float:
+def _period(text: str, option: str = "--every") -> float:
     """Return a time such as 90s, 15m, 6h or 1d in seconds. Raises typer.BadParameter."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd])", text)
     if not match or not 0 < float(match[1]) * UNITS[match[2]] <= bounds.SECONDS:
         raise typer.BadParameter(
-            f"--every {text}: expected a number and s, m, h or d, such as 6h or 1d, at most a year"
+            f"{option} {text}: expected a number and s, m, h or d, such as 6h or 1d, at most a year"
         )
     return float(match[1]) * UNITS[match[2]]
 
@@ -52,6 +52,10 @@ def learn(
     folder: Annotated[Path, typer.Argument(help="Data to learn from. It is first captured into, unless --no-capture.")],
     runs: Annotated[Path, typer.Option(help="Folder of the runs. It is made if it is not there.")],
     bundles: Annotated[Path | None, typer.Option(help="Folder for bundles. Default: the setting `bundles`.")] = None,
+    to: Annotated[
+        str,
+        typer.Option(help="Also copy bundles to this address, such as s3://bucket/bundles (fsspec; extra `remote`)."),
+    ] = "",
     every: Annotated[str, typer.Option(help="Time from one turn to the next: 90s, 15m, 6h, 1d.")] = "1d",
     once: Annotated[bool, typer.Option("--once", help="One turn.")] = False,
     capture: Annotated[
@@ -71,6 +75,14 @@ def learn(
         float,
         typer.Option(min=0.1, max=bounds.MINUTES, callback=bounds.number, help="Limit of a training, in minutes."),
     ] = 60.0,
+    update: Annotated[
+        str,
+        typer.Option(
+            help="head: keep the step, so that states stay valid; full: train all; auto: full if the last full one is "
+            "--full-every old, else head."
+        ),
+    ] = "auto",
+    full_every: Annotated[str, typer.Option(help="See --update auto.")] = "7d",
     days: Days = DAYS,
     replay: Replay = REPLAY,
     judge_days: Annotated[
@@ -107,12 +119,15 @@ def learn(
     period, settings = _period(every), context.obj
     since, scale = oldest(min_time, settings), scale_of(rating_scale)
 
-    from deploy.learning.learn import REFUSED, Learner, LearnSettings
+    from deploy.learning.learn import REFUSED, UPDATES, Learner, LearnSettings
     from deploy.learning.metrics import LearnMetrics
+    from deploy.learning.remote import Remote
     from models.evaluation.gate import Limits
     from models.evaluation.registry import require_preset
 
     require_preset(preset)
+    if update not in UPDATES:
+        raise typer.BadParameter(f"--update {update}: expected one of {', '.join(UPDATES)}")
     learner = Learner(
         LearnSettings(
             folder=folder,
@@ -120,6 +135,8 @@ def learn(
             bundles=bundles or settings.bundles,
             start=start,
             seed=seed,
+            update=update,
+            full_days=_period(full_every, "--full-every") / UNITS["d"],
             preset=preset,
             epochs=epochs,
             max_minutes=max_minutes,
@@ -131,6 +148,7 @@ def learn(
             rating_scale=scale,
         ),
         _capture(settings, folder, accept_loss) if capture else None,
+        remote=Remote(to) if to else None,
         report=_report,
     )
     metrics = LearnMetrics()

@@ -113,6 +113,12 @@ Replay = Annotated[
         help="With --from: share of what is older in an epoch, drawn anew each time.",
     ),
 ]
+Update = Annotated[
+    str,
+    typer.Option(
+        help="With --from: full trains all; head keeps the step and the vectors that it reads, so that users' states stay valid."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -137,6 +143,7 @@ def train(
     start: From = None,
     days: Days = DAYS,
     replay: Replay = REPLAY,
+    update: Update = "full",
     min_time: MinTime = None,
     rating_scale: RatingScale = None,
     columns: NamedColumns = NONE_NAMED,
@@ -158,6 +165,10 @@ def train(
     from models.training.train import TrainSettings
 
     since, scale = oldest(min_time, context.obj), scale_of(rating_scale)
+    if update not in ("head", "full"):
+        raise typer.BadParameter(f"--update {update}: expected head or full")
+    if update == "head" and start is None:
+        raise typer.BadParameter("--update head needs --from RUN: it keeps that run's step")
     settings = TrainSettings(
         seed=seed,
         holdout=holdout,
@@ -167,6 +178,7 @@ def train(
         diversity_budget=diversity_budget,
         days=days,
         replay=replay,
+        head=update == "head",
     )
     require_preset(preset)
     before = load_run(start) if start else None

@@ -46,7 +46,7 @@ def one_thread() -> Iterator[None]:
 def text_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """BERT is exported once, not in every test."""
     build = publishing.build
-    monkeypatch.setattr(publishing, "build", lambda run, text=None: build(run, text=text_onnx()))
+    monkeypatch.setattr(publishing, "build", lambda run, text=None, base=None: build(run, text=text_onnx(), base=base))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,14 @@ def write(data: DataSet, folder: Path, until: int) -> None:
 def settings(tmp_path: Path, world: DataSet) -> LearnSettings:
     write(world, tmp_path / "data", day(world, 20))
     return LearnSettings(
-        tmp_path / "data", tmp_path / "runs", tmp_path / "bundles", epochs=1, max_minutes=9.0, limits=LIMITS, keep=2
+        tmp_path / "data",
+        tmp_path / "runs",
+        tmp_path / "bundles",
+        update="full",
+        epochs=1,
+        max_minutes=9.0,
+        limits=LIMITS,
+        keep=2,
     )
 
 
@@ -117,6 +124,21 @@ def test_turns_publish_only_what_is_new_and_say_where_it_comes_from(
     assert len([path for path in settings.runs.iterdir() if path.is_dir() and not path.name.startswith(".")]) <= 3
     assert not (settings.bundles / first.bundle).exists()
     assert (settings.bundles / manifest(settings).card.lineage["parent"]).exists()
+
+
+def test_head_updates_until_the_step_is_old(settings: LearnSettings, world: DataSet) -> None:
+    """States of the first bundle stay valid until the full update."""
+    auto = replace(settings, update="auto", full_days=3.0)
+    updates = []
+    stamps = []
+    for number in (20, 22, 23, 25):
+        write(world, settings.folder, day(world, number))
+        outcome = turn(auto)
+        assert outcome.outcome == PUBLISHED, outcome
+        updates.append(outcome.update)
+        stamps.append(manifest(settings).state_model)
+    assert updates == ["full", "head", "head", "full"]
+    assert stamps[0] == stamps[1] == stamps[2] != stamps[3]
 
 
 def judged_from(lineage: dict[str, Any]) -> int:

@@ -96,7 +96,7 @@ def test_another_training_from_nothing_is_no_mix_of_rows(
     part: DataSet, served: Run, encoder: TextEncoder, gate: Callable[[Run], Verdict]
 ) -> None:
     verdict = gate(train(part, replace(SETTINGS, seed=1, epochs=5), encoder).run)
-    assert verdict.figures["similarities"] > 0.2, "six epochs each"
+    assert verdict.figures["similarities"] > 0.08, "a few epochs each"
     assert not {"rows", "labels", "not-finite"} & set(names(verdict))
 
 
