@@ -300,13 +300,13 @@ class Learner:
             name: value for name, value in load_tensors(bundle.read("weights.safetensors")).items() if name != "text"
         }
         for folder in self._runs():
-            if _same(folder, weights):
+            if _same(folder, bundle, weights):
                 return _Served(bundle, load_run(folder), folder.name)
         start = self._settings.start
-        if start is None or not _same(start, weights):
+        if start is None or not _same(start, bundle, weights):
             raise DataError(
-                f"{start or self._settings.runs}: {'is not' if start else 'holds no'} run with the weights of the bundle in use, "
-                f"{bundle.id[:12]}...; name the run that it was exported from: --from RUN"
+                f"{start or self._settings.runs}: {'is not the' if start else 'holds no'} run with the weights of the bundle in "
+                f"use, {bundle.id[:12]}...; name the run that it was exported from: --from RUN"
             )
         name = f"{_now()}-{bundle.id[:12]}"
         half = self._settings.runs / f"{HALF}{name}"
@@ -444,11 +444,16 @@ def _bundle_of(folder: Path) -> str:
     return str(_read(folder / BUNDLE)["bundle"]) if (folder / BUNDLE).exists() else ""
 
 
-def _same(folder: Path, weights: Mapping[str, Any]) -> bool:
-    """Return whether a run has exactly these weights."""
+def _same(folder: Path, bundle: Bundle, weights: Mapping[str, Any]) -> bool:
+    """Return whether a bundle was made from a run: of the same data, with exactly these weights.
+
+    Weights alone would not do: no epoch of an update may have been kept.
+    """
     try:
+        if _read(folder / "run.json")["data"]["sha256"] != bundle.data.get("sha256"):
+            return False
         mine = load_tensors((folder / "weights.safetensors").read_bytes())
-    except (OSError, ValueError):
+    except (DataError, OSError, ValueError, KeyError, TypeError):
         return False
     return mine.keys() == weights.keys() and all(np.array_equal(mine[name], value) for name, value in weights.items())
 

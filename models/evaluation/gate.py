@@ -244,8 +244,8 @@ class _Both:
             return 1.0
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:PAIRED])
         upper = np.triu_indices(len(rows), 1)
-        found = [_similarities(run, rows)[upper] for run in (self.served, self.new)]
-        return float(np.corrcoef(*found)[0, 1])
+        found = np.stack([_similarities(run, rows)[upper] for run in (self.served, self.new)])
+        return float(np.corrcoef(found)[0, 1])
 
     def at(self, judged: pl.DataFrame) -> _Judged | None:
         """Return the judged events (column `at`: rows of data.events) in the histories of their users, without first events.

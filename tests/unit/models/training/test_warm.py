@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_named(world: DataSet, first: Trained) -> None:
         ({"rating_scale": (1.0, 7.0)}, "rating_scale 1 to 7: .* 0.5 to 5"),
     ):
         with pytest.raises(DataError, match=reason):
-            require_alike(first.run, replace(world, **change))  # type: ignore[arg-type]
+            require_alike(first.run, replace(world, **change))
 
 
 def test_another_preset_is_named(world: DataSet, first: Trained, encoder: TextEncoder) -> None:
