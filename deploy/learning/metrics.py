@@ -5,7 +5,14 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 
 from deploy.learning.learn import GOLDEN, OUTCOMES, PARITY, Outcome
 
@@ -44,6 +51,10 @@ class LearnMetrics:
             self.turns.labels(outcome)
         for reason in REASONS:
             self.refused.labels(reason)
+
+    def serve(self, host: str, port: int) -> None:
+        """Answer /metrics there, in a thread of its own, for as long as the process lives."""
+        start_http_server(port, host, self.registry)
 
     def ended(self, outcome: Outcome) -> None:
         """Count a turn."""

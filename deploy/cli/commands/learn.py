@@ -154,9 +154,7 @@ def learn(
     metrics = LearnMetrics()
     with learner.alone():
         if metrics_port:
-            from prometheus_client import start_http_server
-
-            start_http_server(metrics_port, settings.web_host, metrics.registry)
+            metrics.serve(settings.web_host, metrics_port)
         if once:
             outcome = learner.turn()
             _say(outcome, as_json)
