@@ -421,7 +421,7 @@ class Learner:
         """Delete all but the newest runs, and the bundles of those deleted; never what is served or its parent."""
         own, served = self._settings, self._serving.bundle()
         bundles = {folder.name: _bundle_of(folder) for folder in self._runs()}
-        kept = {served}
+        kept = {served, ByCurrent(own.bundles).bundle()}
         for name, mine in bundles.items():
             if mine == served and (own.runs / name / ABOUT).exists():
                 kept.add(str(_read(own.runs / name / ABOUT).get("parent")))

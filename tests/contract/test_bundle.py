@@ -279,7 +279,10 @@ def as_schema_1(manifest: dict[str, Any]) -> None:
             lambda manifest: manifest.update(schema=4),
             "text_term: none under schema 4, expected one under schema 4, none under 2 and 3: export",
         ),
-        (as_schema_1, r"schema 1, opset 20; this version reads schema 2, 3, 4, 5 and 6, opset 20: export the run again"),
+        (
+            as_schema_1,
+            r"schema 1, opset 20; this version reads schema 2, 3, 4, 5 and 6, opset 20: export the run again",
+        ),
         (lambda manifest: manifest.update(schema=2), r"extra \['log_popularity.npy', 'near.npy', 'near_weights.npy'\]"),
         (
             without_tables(3),

@@ -22,7 +22,7 @@ from stream.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deploy.learning.learn import Learner, Outcome
+    from deploy.learning.learn import Learner, Outcome, Serving
     from deploy.learning.metrics import LearnMetrics
 
 log = logging.getLogger("freshet.learn")
@@ -56,6 +56,13 @@ def learn(
         str,
         typer.Option(help="Also copy bundles to this address, such as s3://bucket/bundles (fsspec; extra `remote`)."),
     ] = "",
+    activate: Annotated[
+        bool,
+        typer.Option(
+            "--activate",
+            help="Have workers take a bundle while they run, by an activation (docs/swap.md), in place of CURRENT.",
+        ),
+    ] = False,
     every: Annotated[str, typer.Option(help="Time from one turn to the next: 90s, 15m, 6h, 1d.")] = "1d",
     once: Annotated[bool, typer.Option("--once", help="One turn.")] = False,
     capture: Annotated[
@@ -148,6 +155,7 @@ def learn(
             rating_scale=scale,
         ),
         _capture(settings, folder, accept_loss) if capture else None,
+        serving=_by_topic(settings, bundles or settings.bundles) if activate else None,
         remote=Remote(to) if to else None,
         report=_report,
     )
@@ -192,6 +200,12 @@ def _capture(settings: Settings, folder: Path, accept_loss: bool) -> Callable[[]
         log.info("captured", extra={"records": sum(done.records.values()), "refused": done.refused.total()})
 
     return capture
+
+
+def _by_topic(settings: Settings, bundles: Path) -> Serving:
+    from deploy.learning.activation import ByTopic
+
+    return ByTopic(settings, bundles)
 
 
 def _report(stage: str, done: int, total: int, text: str) -> None:
