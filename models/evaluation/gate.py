@@ -244,8 +244,10 @@ class _Both:
             return 1.0
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:PAIRED])
         upper = np.triu_indices(len(rows), 1)
-        found = np.stack([_similarities(run, rows)[upper] for run in (self.served, self.new)])
-        return float(np.corrcoef(found)[0, 1])
+        one, two = (
+            values - values.mean() for values in (_similarities(run, rows)[upper] for run in (self.served, self.new))
+        )
+        return float(one @ two / max(1e-12, np.sqrt((one @ one) * (two @ two))))
 
     def at(self, judged: pl.DataFrame) -> _Judged | None:
         """Return the judged events (column `at`: rows of data.events) in the histories of their users, without first events.
