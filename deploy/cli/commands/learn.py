@@ -65,9 +65,10 @@ def learn(
     ] = False,
     every: Annotated[str, typer.Option(help="Time from one turn to the next: 90s, 15m, 6h, 1d.")] = "1d",
     once: Annotated[bool, typer.Option("--once", help="One turn.")] = False,
-    capture: Annotated[
-        bool, typer.Option("--capture/--no-capture", help="Capture the source topics into the folder first.")
-    ] = True,
+    no_capture: Annotated[
+        bool,
+        typer.Option("--no-capture", help="Do not capture the source topics into the folder first: others fill it."),
+    ] = False,
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="Go on although Kafka has deleted records that were not captured.")
     ] = False,
@@ -154,7 +155,7 @@ def learn(
             oldest=since,
             rating_scale=scale,
         ),
-        _capture(settings, folder, accept_loss) if capture else None,
+        None if no_capture else _capture(settings, folder, accept_loss),
         serving=_by_topic(settings, bundles or settings.bundles) if activate else None,
         remote=Remote(to) if to else None,
         report=_report,
