@@ -274,7 +274,7 @@ def as_schema_1(manifest: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda manifest: manifest.update(schema=6), "schema 6"),
+        (lambda manifest: manifest.update(schema=7), "schema 7"),
         (
             lambda manifest: manifest.update(schema=4),
             "text_term: none under schema 4, expected one under schema 4, none under 2 and 3: export",
