@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from models.training.run import Run
 from stream.inference.bundle import Card
@@ -24,6 +24,7 @@ def make_card(run: Run, files: Mapping[str, bytes]) -> Card:
         seconds=round(run.seconds, 1),
         seeds=run.seeds,
         licences=dict(LICENCES),
+        lineage=dict(run.lineage),
     )
 
 
@@ -55,6 +56,7 @@ def card_text(run: Run, card: Card) -> bytes:
             f"{blend.prior:g}, halved after {blend.evidence:g} events" if blend.prior else "none",
         ),
         *((("Actions read", ", ".join(run.spec.actions)),) if run.spec.actions else ()),
+        *_lineage(card.lineage),
         *((f"Licence of {part}", terms) for part, terms in card.licences.items()),
     ]
     lines = [
@@ -73,6 +75,34 @@ def card_text(run: Run, card: Card) -> bytes:
     if not run.metrics:
         lines.append("| none measured | | |")
     return ("\n".join(lines) + "\n").encode()
+
+
+def _lineage(lineage: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows about where the bundle comes from; none for one that was made by hand."""
+    if not lineage:
+        return []
+    gate = lineage.get("gate", {})
+    rows = [
+        ("Parent bundle", lineage.get("parent") or "none"),
+        ("Update", str(lineage.get("update", "unknown"))),
+        ("Days of the data", " to ".join(lineage.get("days", ())) or "unknown"),
+    ]
+    if gate.get("choices"):
+        low, high = gate["interval"]
+        rows.append(
+            (
+                "Gate, newest days",
+                f"NDCG@10 {gate['new']:g}, the parent {gate['served']:g}, ratio {low:g} to {high:g} (95 %), {gate['choices']} "
+                f"choices of {gate['users']} users since {gate['judged_from']}",
+            )
+        )
+        rows.append(
+            (
+                "Gate, older choices",
+                f"NDCG@10 {gate['older_new']:g}, the parent {gate['older_served']:g}, {gate['older_choices']} choices",
+            )
+        )
+    return rows
 
 
 def _cell(text: str) -> str:

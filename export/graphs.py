@@ -90,6 +90,20 @@ class ItemTower(nn.Module):
         return self.network.item_vector(text)
 
 
+class HeadedTower(nn.Module):
+    """The tower of a network with output vectors: also returns those, and the projected texts if there is a projection."""
+
+    def __init__(self, network: InterestNetwork, projection: Projection | None, more: float) -> None:
+        super().__init__()
+        self.network = network
+        self.project = None if projection is None else Project(projection)
+        self.more = more
+
+    def forward(self, text: Tensor) -> tuple[Tensor, ...]:
+        both = self.network.item_vector(text), self.network.output_vector(text)
+        return both if self.project is None else (*both, self.project(text) * self.more)
+
+
 class ProjectingTower(nn.Module):
     """`ItemTower` for a sum with texts. It also returns the projected texts [B, P], `more` times as long as unit length."""
 
@@ -141,8 +155,11 @@ def step_graph(network: InterestNetwork) -> onnx.ModelProto:
 
 
 def item_graph(network: InterestNetwork, projection: Projection | None = None, more: float = 1.0) -> onnx.ModelProto:
-    """Return item.onnx. With a projection it has the output `projected`, of length `more`."""
+    """Return item.onnx. With a projection it has the output `projected`, of length `more`; with output vectors also `output`."""
     inputs, extents = {"text": torch.zeros(3, network.size.text)}, {"text": {0: Dim("B", min=1)}}
+    if network.size.untied:
+        names = ("item", "output") if projection is None else ("item", "output", "projected")
+        return export_graph(HeadedTower(network, projection, more), inputs, extents, names)
     if projection is None:
         return export_graph(ItemTower(network), inputs, extents, ("item",))
     return export_graph(ProjectingTower(network, projection, more), inputs, extents, ("item", "projected"))

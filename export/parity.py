@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import nn
 
-from export.graphs import ItemTower, ProjectingTower, Query, TextVector, step_module
+from export.graphs import HeadedTower, ItemTower, ProjectingTower, Query, TextVector, step_module
 from export.text_rating import Arrays, reading_golden
 from models.network.blend import Texts, blend_scores, log_popularity, scaled_texts
 from models.training.run import Run
@@ -41,14 +41,17 @@ SENTENCES: Final = (
 )
 
 
-def golden_vectors(run: Run, items: NDArray[np.float32], bert: nn.Module, tokenizer: bytes) -> dict[str, Arrays]:
+def golden_vectors(
+    run: Run, items: NDArray[np.float32], outputs: NDArray[np.float32], bert: nn.Module, tokenizer: bytes
+) -> dict[str, Arrays]:
     """Compute the golden vectors with torch, in float32 on the CPU.
 
     `encoder` holds sentences and their vectors, so that the tokenizer is checked too.
 
     Args:
         run: The run.
-        items: float32 [N + 1, D].
+        items: float32 [N + 1, D], what the step reads.
+        outputs: float32 [N + 1, D], what is scored.
         bert: The text network.
         tokenizer: Content of tokenizer.json.
 
@@ -72,7 +75,7 @@ def golden_vectors(run: Run, items: NDArray[np.float32], bert: nn.Module, tokeni
         h_next, c_next = step_module(network)(*(torch.from_numpy(array) for array in step.values()))
         step |= {"h_next": h_next.numpy(), "c_next": c_next.numpy()}
         golden["step"] = step
-        golden["score"] = _score(run, step["h_next"], items, random)
+        golden["score"] = _score(run, step["h_next"], outputs, random)
         text = _unit(random, ROWS, size.text)
         golden["item"] = _item(run, text)
         golden["text"], golden["encoder"] = _texts(bert, tokenizer)
@@ -120,6 +123,11 @@ def measure(
 
 def _item(run: Run, text: NDArray[np.float32]) -> Arrays:
     """Return the arrays of the item graph. With a text term the first text is the empty one, which has no projection."""
+    if run.network.size.untied:
+        text[0] = 0
+        tower = HeadedTower(run.network, run.projection if run.text_width else None, run.more_for_new)
+        found = [tensor.numpy() for tensor in tower(torch.from_numpy(text))]
+        return {"text": text, **dict(zip(("item", "output", "projected"), found, strict=False))}
     if not run.text_width:
         return {"text": text, "item": ItemTower(run.network)(torch.from_numpy(text)).numpy()}
     text[0] = 0

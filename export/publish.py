@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from msgspec import UNSET
 from numpy.typing import NDArray
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from export.card import card_text, make_card
@@ -28,18 +29,22 @@ from models.data.histories import Floats
 from models.network.blend import Blend, log_popularity, no_neighbours
 from models.network.text import load_bert, load_tokenizer
 from models.training.run import Run, blend_numbers, check_actions, check_blend, check_texts
+from models.training.trainer import HEAD
 from stream.core.errors import BundleError
 from stream.core.score_tables import ScoreTables
 from stream.inference.bundle import (
     CURRENT,
+    HEADED,
     LOG_POPULARITY,
     MANIFEST,
     NEAR,
     OPSET,
+    OUTPUTS,
     TABLED,
     TEXTS,
     WEIGHTS,
     BlendEntry,
+    Bundle,
     Card,
     Dims,
     DiversityEntry,
@@ -56,13 +61,15 @@ from stream.inference.models import open_models
 from stream.inference.text_encoder import open_encoder
 
 
-def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, bytes]:
+def build(run: Run, bert: Any = None, text: bytes | None = None, base: Bundle | None = None) -> dict[str, bytes]:
     """Build every file of the bundle, as name -> content. `manifest.json` is one of them; it does not list itself.
 
     Args:
         run: The run to export.
         bert: The text network; MiniLM by default.
         text: Its graph from an earlier export of the same network. Ignored if the run reads ratings.
+        base: An earlier bundle. If its step and the vectors that it reads are the run's, their files are taken from it, so that
+            states stay valid even if another version of torch has made them.
 
     Raises:
         BundleError: A graph is farther from torch than its tolerance.
@@ -75,17 +82,32 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
     bert = load_bert() if bert is None else bert
     with torch.inference_mode():
         items = network.item_matrix().numpy().astype(np.float32)
+        outputs = network.output_matrix().numpy().astype(np.float32) if network.size.untied else items
     tokenizer = _tokenizer_json(run.max_tokens)
     graphs = _graphs(run, bert, text)
-    golden = golden_vectors(run, items, bert, tokenizer)
+    if base is not None and frozen_alike(run, base):  # the same to the bit, whatever has exported it
+        graphs["step.onnx"], items = base.read("step.onnx"), base.items
+    golden = golden_vectors(run, items, outputs, bert, tokenizer)
     tables = _tables(run)
-    parity = measure(graphs, golden, np.concatenate((items, run.scaled_texts), axis=1), tables)
+    parity = measure(graphs, golden, np.concatenate((outputs, run.scaled_texts), axis=1), tables)
     files = graphs | {"tokenizer.json": tokenizer} | _arrays(run, items, golden, tables)
+    if network.size.untied:
+        files[OUTPUTS] = _npy(outputs)
     card = make_card(run, files)
     files["card.md"] = card_text(run, card)
     manifest = _manifest(run, files, parity, card)
     files[MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1) + b"\n"
     return files
+
+
+def frozen_alike(run: Run, base: Bundle) -> bool:
+    """Return whether a bundle was made from a network with the same step and the same vectors that it reads, to the bit."""
+    if base.item_ids != run.item_ids or base.spec != run.spec:
+        return False
+    theirs = load_tensors(base.read("weights.safetensors"))
+    own = {name: value for name, value in run.network.state_dict().items() if not name.startswith(HEAD)}
+    own["text"] = run.network.text
+    return all(name in theirs and torch.equal(theirs[name], value) for name, value in own.items())
 
 
 def _graphs(run: Run, bert: Any, text: bytes | None) -> dict[str, bytes]:
@@ -140,7 +162,7 @@ def _manifest(run: Run, files: Mapping[str, bytes], parity: dict[str, Parity], c
     """Return the manifest. `files` are all other files of the bundle."""
     size, blend, spec = run.network.size, run.blend, run.spec
     return Manifest(
-        schema=TABLED,
+        schema=HEADED if size.untied else TABLED,
         created=int(float(os.environ.get("SOURCE_DATE_EPOCH", 0)) * 1000) or time.time_ns() // 1_000_000,
         opset=OPSET,
         files={name: FileEntry(sha256(content).hexdigest(), len(content)) for name, content in files.items()},
@@ -167,8 +189,8 @@ def _counting(run: Run) -> TablesEntry | None:
     return TablesEntry(near.half_life, run.tables.prior, near.reach, near.decay, near.back, near.shrink)
 
 
-def publish(files: Mapping[str, bytes], bundles: Path) -> Path:
-    """Write one bundle below `bundles`, prove that it loads and answers as at export, then make it CURRENT.
+def publish(files: Mapping[str, bytes], bundles: Path, *, switch: bool = True) -> Path:
+    """Write one bundle below `bundles`, prove that it loads and answers as at export, then, with `switch`, make it CURRENT.
 
     Everything is first written and synced in a hidden folder. One rename moves the folder into place, and a second one
     switches CURRENT. A crash therefore leaves the old bundle in use, and at most a hidden folder behind.
@@ -191,6 +213,8 @@ def publish(files: Mapping[str, bytes], bundles: Path) -> Path:
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     _sync(bundles)
+    if not switch:
+        return folder
     pointer = bundles / f".{CURRENT}-{os.getpid()}"
     _write(pointer, identity.encode() + b"\n")
     pointer.replace(bundles / CURRENT)

@@ -40,6 +40,7 @@ class TrainingData:
         rows: Events of the training and the validation part.
         use: bool [E], the events to learn from (the training part).
         watched: i64 [V], positions of the validation choices, for early stopping and for choosing settings.
+        learned: bool [N + 1], rows that the run has learned from which training starts; None if it starts from nothing.
     """
 
     items: tuple[Item, ...]
@@ -48,6 +49,7 @@ class TrainingData:
     rows: Histories
     use: Flags
     watched: Rows
+    learned: Flags | None = None
 
     @cached_property
     def item_ids(self) -> tuple[str, ...]:
@@ -56,8 +58,8 @@ class TrainingData:
 
     @cached_property
     def known(self) -> Flags:
-        """bool [N + 1]: rows that occur in the training part. The other items are served from their text alone."""
-        known = np.zeros(len(self.items) + 1, np.bool_)
+        """bool [N + 1]: rows that are learned, here or before. The other items are served from their text alone."""
+        known = np.zeros(len(self.items) + 1, np.bool_) if self.learned is None else self.learned.copy()
         known[self.rows.item[self.use]] = True
         known[0] = False
         return known

@@ -13,6 +13,7 @@ EPOCHS: Final = 100_000
 EVENTS: Final = 10**12  # for anything that is counted
 HELD_OUT: Final = 1_000_000  # choices per user
 MINUTES: Final = 525_600.0  # a year
+DAYS: Final = 36_525.0  # a century
 SECONDS: Final = 31_536_000.0  # a year
 RATE: Final = 1e9  # per second
 PARTITION: Final = 2**31 - 1  # Kafka's

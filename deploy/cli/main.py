@@ -38,6 +38,7 @@ COMMANDS = (
     "capture",
     "tally",
     "train",
+    "learn",
     "read_ratings",
     "export",
     "bundles",
@@ -54,7 +55,7 @@ COMMANDS = (
     "demo",
 )
 
-SERVING = {"worker": "worker", "serve": "gateway", "tally": "tally"}
+SERVING = {"worker": "worker", "serve": "gateway", "tally": "tally", "learn": "learner"}
 """Command -> the process that it runs, whose log is JSON and whose last line says why it ended."""
 
 app = typer.Typer(

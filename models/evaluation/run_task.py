@@ -23,6 +23,7 @@ from models.training.run import Run, blend_numbers
 from models.training.sequential.freshet import BlendRanker
 from models.training.sequential.network_model import NetworkRanker
 from models.training.train import TrainSettings, training_part
+from models.training.warm import after
 from stream.core.errors import DataError
 
 
@@ -49,15 +50,19 @@ class RunModel:
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> BlendRanker:
         """Return the run's sum, as the worker serves it. Nothing is fitted."""
-        run = self.run
-        return BlendRanker(
-            NetworkRanker(run.network),
-            run.neighbours,
-            run.blend,
-            log_popularity(run.popularity),
-            run.projection,
-            run.texts,
-        )
+        return ranker_of(self.run)
+
+
+def ranker_of(run: Run) -> BlendRanker:
+    """Return the run's sum, as the worker serves it."""
+    return BlendRanker(
+        NetworkRanker(run.network),
+        run.neighbours,
+        run.blend,
+        log_popularity(run.popularity),
+        run.projection,
+        run.texts,
+    )
 
 
 def run_task(
@@ -77,6 +82,8 @@ def run_task(
         raise DataError(
             f"--action: the run was trained with other weights of {', '.join(dict.fromkeys(changed))}; leave --action out"
         )
+    if "from" in run.settings:  # its items are in the order of the run that it started from
+        data = after(run, data)
     last = int(run.settings.get("holdout", 8)) if holdout is None else holdout
     settings = TrainSettings(holdout=last, validation=int(run.settings.get("validation", 3)))
     split = split_last(data, last)

@@ -49,6 +49,7 @@ class NetworkSize:
         residual: Whether the blocks have a residual path.
         feed: Whether the blocks have a feed-forward part.
         actions: A, how many actions the network knows by name.
+        untied: Whether the items have output vectors of their own, which are scored; else the vectors that are read are.
     """
 
     items: int
@@ -71,6 +72,7 @@ class NetworkSize:
     residual: bool = True
     feed: bool = True
     actions: int = 0
+    untied: bool = False
 
     @property
     def reads_actions(self) -> bool:
@@ -102,9 +104,7 @@ class InterestNetwork(nn.Module):
         self.size = size
         self.register_buffer("text", text, persistent=False)
         self.ids = nn.Embedding(size.items + 1, size.item)
-        self.text_tower = nn.Sequential(
-            nn.Linear(size.text, 2 * size.item), nn.GELU(), nn.Linear(2 * size.item, size.item, bias=False)
-        )
+        self.text_tower = _tower(size)
         self.behaviour = nn.Embedding(len(BEHAVIOURS), size.context)
         self.scene = nn.Embedding(size.scenes + 1, size.context)
         self.comment = nn.Linear(size.text, size.comment, bias=False)
@@ -143,6 +143,9 @@ class InterestNetwork(nn.Module):
             nn.init.zeros_(self.action.weight)
             self.action_gate = nn.Linear(size.context, size.width, bias=False)
             self.action_shift = nn.Linear(size.context, size.width, bias=False)
+        if size.untied:
+            self.out_ids = nn.Embedding(size.items + 1, size.item)
+            self.out_tower = _tower(size)
 
     used: Tensor
 
@@ -150,14 +153,25 @@ class InterestNetwork(nn.Module):
         """Map text vectors [M, X] to item vectors [M, D] of items unseen in training."""
         return self._finish(self.text_tower(text))
 
+    def output_vector(self, text: Tensor) -> Tensor:
+        """Map text vectors [M, X] to what is scored of items unseen in training, [M, D]."""
+        return self._finish(self.out_tower(text)) if self.size.untied else self.item_vector(text)
+
     def item_matrix(self) -> Tensor:
         """Return [N + 1, D]: the vector of every item. Row 0 is UNKNOWN."""
-        ids: Tensor = self.ids.weight
+        return self._matrix(self.ids, self.text_tower)
+
+    def output_matrix(self) -> Tensor:
+        """Return [N + 1, D]: what is scored of every item. It is `item_matrix` unless the network is untied."""
+        return self._matrix(self.out_ids, self.out_tower) if self.size.untied else self.item_matrix()
+
+    def _matrix(self, table: nn.Embedding, tower: nn.Module) -> Tensor:
+        ids: Tensor = table.weight
         if self.size.item_text:
             if self.training and self.size.id_dropout:
                 keep = torch.rand(len(ids), 1, device=ids.device) >= self.size.id_dropout
                 ids = ids * keep
-            ids = ids + self.text_tower(self.text)
+            ids = ids + tower(self.text)
         return self._finish(ids)
 
     def _finish(self, vectors: Tensor) -> Tensor:
@@ -234,3 +248,10 @@ class InterestNetwork(nn.Module):
         """Map outputs of the last block [..., W] to queries [..., D]."""
         query: Tensor = self.query_item(output)
         return nn.functional.normalize(query, dim=-1) / self.size.temperature if self.size.normalise else query
+
+
+def _tower(size: NetworkSize) -> nn.Sequential:
+    """Return a text tower: [M, X] -> [M, D]."""
+    return nn.Sequential(
+        nn.Linear(size.text, 2 * size.item), nn.GELU(), nn.Linear(2 * size.item, size.item, bias=False)
+    )

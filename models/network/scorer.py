@@ -133,10 +133,11 @@ def interest_scorer(network: InterestNetwork, rows: Histories) -> Callable[[Rows
     """
     items = network.item_matrix()
     query = interest_queries(network, rows, items)
+    outputs = network.output_matrix() if network.size.untied else items
 
     @torch.no_grad()
     def score(positions: Rows) -> Tensor:
-        return (query(positions) @ items.T).cpu()
+        return (query(positions) @ outputs.T).cpu()
 
     return score
 

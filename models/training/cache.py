@@ -145,7 +145,8 @@ def digest(*parts: Any) -> str:
 def training_key(training: TrainingData) -> str:
     """Return the key of everything that fitting reads."""
     rows = training.rows
-    return digest(training.items, training.spec, training.text, vars(rows), training.use, training.watched)
+    learned = () if training.learned is None else (training.learned,)
+    return digest(training.items, training.spec, training.text, vars(rows), training.use, training.watched, *learned)
 
 
 def task_key(task: EvalTask, training: str) -> str:

@@ -9,7 +9,7 @@ neighbours.npz       index int64 [N + 1, K], weight float32 [N + 1, K]: neighbou
                      (models/training/neighbours.py); K may be 0
 projection.npz       mean float32 [X], matrix float32 [X, P]: the projection of the texts (models/network/projection.py);
                      new bool [N + 1]: items that training has not seen; only if the sum has a text term, and then the
-                     schema is TEXTUAL
+                     schema is TEXTUAL or HEADED
 reading/             the text rating that gives comments a value (models/text_rating); only if the run reads ratings
 curve.json curve.png loss and validation figures per epoch
 """
@@ -17,6 +17,7 @@ curve.json curve.png loss and validation figures per epoch
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -41,7 +42,9 @@ from stream.core.state import MAX_RECENT
 
 SCHEMA: Final = 2
 TEXTUAL: Final = 3
-"""Schemas of a run. It is TEXTUAL if the sum has a text term, so that a version that would leave it out refuses the run."""
+HEADED: Final = 4
+"""Schemas of a run. It is TEXTUAL if the sum has a text term, so that a version that would leave it out refuses the run, and
+HEADED, with or without a text term, if the items have output vectors of their own."""
 READING: Final = "reading"
 
 
@@ -87,6 +90,7 @@ class Run:
         reading: Gives a value to comments without one, in training and in serving. None leaves them without.
         diversity: How slates are re-ranked.
         tables: How a tally should count neighbours and popularity, if the sum was chosen with tables that follow the stream.
+        lineage: What it was made from by `freshet learn`: parent bundle, days of the data, figures of the gate. JSON values.
     """
 
     network: InterestNetwork
@@ -109,6 +113,7 @@ class Run:
     reading: Reading | None = None
     diversity: Chosen = field(default_factory=Chosen)
     tables: TableSettings | None = None
+    lineage: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def text_width(self) -> int:
@@ -147,8 +152,8 @@ def save_run(run: Run, folder: Path) -> None:
     if run.reading:
         save_reading(run.reading, folder / READING)
     about = {
-        "schema": TEXTUAL if run.text_width else SCHEMA,
-        "size": asdict(run.network.size),
+        "schema": HEADED if run.network.size.untied else TEXTUAL if run.text_width else SCHEMA,
+        "size": {name: value for name, value in asdict(run.network.size).items() if value or name != "untied"},
         "inputs": asdict(run.spec),
         "max_tokens": run.max_tokens,
         "data": asdict(run.data),
@@ -162,6 +167,7 @@ def save_run(run: Run, folder: Path) -> None:
         "reads_ratings": run.reading is not None,
         "diversity": asdict(run.diversity),
         **({"tables": asdict(run.tables)} if run.tables else {}),
+        **({"lineage": dict(run.lineage)} if run.lineage else {}),
     }
     (folder / "run.json").write_text(json.dumps(about, indent=1), "utf-8")
 
@@ -170,9 +176,9 @@ def load_run(folder: Path) -> Run:
     """Read a run. Raises DataError if the folder is not a finished run or its parts do not fit one another."""
     try:
         about = json.loads((folder / "run.json").read_text("utf-8"))
-        if about["schema"] not in (SCHEMA, TEXTUAL):
+        if about["schema"] not in (SCHEMA, TEXTUAL, HEADED):
             raise DataError(
-                f"{folder}: the run has schema {about['schema']}; this version reads {SCHEMA} and {TEXTUAL}"
+                f"{folder}: the run has schema {about['schema']}; this version reads {SCHEMA}, {TEXTUAL} and {HEADED}"
             )
         size = NetworkSize(**about["size"] | {"features": tuple(about["size"]["features"])})
         scale, scenes = about["inputs"]["rating_scale"], about["inputs"]["scenes"]
@@ -195,7 +201,7 @@ def load_run(folder: Path) -> Run:
         with np.load(folder / "neighbours.npz", allow_pickle=False) as arrays:
             neighbours = Neighbours(arrays["index"], arrays["weight"])
         projection, new = no_projection(text.shape[1]), np.zeros(len(text), np.bool_)
-        if about["schema"] == TEXTUAL:
+        if blend.text:
             with np.load(folder / "projection.npz", allow_pickle=False) as arrays:
                 projection, new = Projection(arrays["mean"], arrays["matrix"]), arrays["new"]
         if not len(item_ids) + 1 == size.items + 1 == len(text) == len(popularity):
@@ -231,6 +237,7 @@ def load_run(folder: Path) -> Run:
         reading=load_reading(folder / READING) if about.get("reads_ratings") else None,
         diversity=_diversity(about.get("diversity")),
         tables=_tables(about.get("tables")),
+        lineage=dict(about.get("lineage", {})),
     )
 
 

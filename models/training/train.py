@@ -30,7 +30,9 @@ from models.training.regimes import FROZEN, STREAMED
 from models.training.run import DataInfo, Run
 from models.training.sequential.freshet import BlendRanker, Freshet
 from models.training.sequential.network_model import Epoch, epochs_kept
+from models.training.start import DAYS, REPLAY
 from models.training.tables import require_times
+from models.training.warm import after, begin, grown_spec, learned_rows, over_items, require_alike, texts_of
 from stream.core.errors import DataError
 from stream.core.features import InputSpec, item_text
 
@@ -51,6 +53,10 @@ class TrainSettings:
         diversity_budget: The share of validation NDCG@10 that more diverse slates may cost (models.training.diversity).
         tables: FROZEN, or STREAMED for serving beside a tally: neighbours, popularity and the weights of the sum are then chosen
             with tables that follow the stream, and the run says how a tally should count them.
+        days: If training starts from a run: days before the newest event from which all is learned.
+        replay: If training starts from a run: share of what is older that is learned from again in an epoch.
+        head: If training starts from a run: keep its step graph and the vectors that it reads, and learn what is behind the
+            state: the query, output vectors of the items, tables and the weights of the sum. States stay valid.
     """
 
     seed: int = 0
@@ -61,6 +67,9 @@ class TrainSettings:
     max_minutes: float = 3.0
     diversity_budget: float = BUDGET
     tables: str = FROZEN
+    days: float = DAYS
+    replay: float = REPLAY
+    head: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,7 @@ def train(
     started: float | None = None,
     reading: Reading | None = None,
     checkpoints: Path | None = None,
+    start: Run | None = None,
 ) -> Trained:
     """Train on all but the last `holdout` choices of each user. The whole catalogue is known.
 
@@ -122,16 +132,20 @@ def train(
         reading: Gives a value to comments without one. It becomes part of the run, so it does so in serving too.
         checkpoints: Folder from which an interrupted training resumes after its last epoch, if data and settings are
             the same.
+        start: A run to start from: its weights, its rows of items, its reading if none is given. Neighbours, popularity and
+            the weights of the sum are made from the data as without it.
 
     Raises:
-        DataError: There is nothing left to learn from, no event follows another, or training ends with a validation
-            NDCG@10 of 0.
+        DataError: The run to start from does not fit the data, there is nothing left to learn from, no event follows
+            another, or training ends with a validation NDCG@10 of 0.
         CutOff: KeyboardInterrupt came while the model was fitted.
     """
     started = time.monotonic() if started is None else started
     if settings.tables not in (FROZEN, STREAMED):
         raise DataError(f"tables {settings.tables}: expected {FROZEN} or {STREAMED}")
-    training, part = training_part(data, settings, encoder, report, reading)
+    if start is not None:
+        reading = reading or start.reading
+    training, part = training_part(data, settings, encoder, report, reading, start)
     if settings.tables == STREAMED:
         require_times(f"{data.name}: tables {STREAMED}", training.rows)
     if not len(training.watched):
@@ -141,7 +155,12 @@ def train(
     # The weights of the sum are chosen after the epochs. A part of the time is reserved for that.
     streamed = settings.tables == STREAMED
     fitting = {**chosen, "max_minutes": max(1e-6, (LIVE_SHARE if streamed else SHARE) * left)}
-    model = Freshet(settings.preset, fit=fitting, tables=settings.tables, reaches=streamed)
+    begun = (
+        None
+        if start is None
+        else begin(start, training, settings.days, settings.replay, settings.seed, head=settings.head)
+    )
+    model = Freshet(settings.preset, fit=fitting, tables=settings.tables, reaches=streamed, start=begun)
     checkpoint = checkpoints / f"{_key(training, settings, model)}.pt" if checkpoints else None
     try:
         ranker = model.fit(training, settings.seed, report, checkpoint)
@@ -152,6 +171,8 @@ def train(
     metrics = figures(training, ranker)
     _require_gain(data.name, training, ranker, metrics)
     run = run_of(data, training, ranker, DataInfo(data.name, fingerprint(part), len(part)), metrics)
+    if start is not None and settings.head:  # what came after the step's training is served by its text
+        run = over_items(run, start.item_ids, run.text[: len(start.item_ids) + 1])
     run = replace(
         run,
         settings=asdict(settings)
@@ -159,6 +180,7 @@ def train(
             "ended": ranker.interest.reason,
             "epochs_run": len(ranker.curve),
             "neighbours_half_life_days": ranker.half_life,
+            **({} if start is None else {"from": asdict(start.data)}),
         },
         protocol=f"last {settings.validation} choices of each user before the held-out ones (validation), seen items left out",
         seconds=time.monotonic() - started,
@@ -187,8 +209,16 @@ def training_part(
     encoder: TextEncoder,
     report: ProgressCallback = silent,
     reading: Reading | None = None,
+    start: Run | None = None,
 ) -> tuple[TrainingData, pl.DataFrame]:
-    """Return what training may see of `data`, and the table of its events. Raises DataError if that is too little."""
+    """Return what training may see of `data`, and the table of its events.
+
+    With `start` the run's items, scenes and actions come first, in its order. Raises DataError if the events are too few, or if
+    the run does not fit.
+    """
+    if start is not None:
+        require_alike(start, data)
+        data = after(start, data)
     part = split_last(data, settings.holdout).train
     require_choices(data.name, data.events, data.choices, data.weights)
     require_order(data.name, part)
@@ -198,12 +228,16 @@ def training_part(
     scenes, actions = replace(data, events=part).scenes, often(part)
     spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices, data.weights, actions)
     text = item_vectors(data, encoder, report)
+    learned = None
+    if start is not None:
+        spec = start.spec if settings.head else grown_spec(start, spec)
+        text, learned = texts_of(start, data, text, keep=settings.head), learned_rows(start, item_ids)
     progress = _progress(report, "comments")
     rows = read_histories(
         part, None, item_ids, spec, lambda texts: encoder.encode(texts, progress), reading, timed=data.timed
     )
     use, watched = hold_validation(rows, settings.validation)
-    return TrainingData(data.items, spec, text, rows, use, watched), part
+    return TrainingData(data.items, spec, text, rows, use, watched, learned), part
 
 
 def run_of(

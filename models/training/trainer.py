@@ -26,9 +26,12 @@ from models.network.scorer import input_rows, interest_scorer
 from models.training import distributed
 from models.training.batching import batches, cut, following, initial_states
 from models.training.loss import CatalogueLoss
+from models.training.start import Start
 from stream.core.features import UNKNOWN
 
 WARM_UP = 10.0  # steps after which the weight average has forgotten about half of the first weights
+HEAD = ("query_item.", "out_ids.", "out_tower.")  # the parameters behind the state
+STARTED = 1 << 20  # steps that a network which starts from a run is taken to have behind it: its weights are no noise
 CLIP = 1.0  # largest norm of a step's gradient
 WATCHED = 20_000  # most validation choices evaluated after an epoch; more would cost time and show nothing new
 
@@ -63,7 +66,14 @@ class FitSettings:
 class Fitting:
     """A network in training. `average` is the network to keep (eval mode, no gradients)."""
 
-    def __init__(self, network: InterestNetwork, training: TrainingData, settings: FitSettings, seed: int) -> None:
+    def __init__(
+        self,
+        network: InterestNetwork,
+        training: TrainingData,
+        settings: FitSettings,
+        seed: int,
+        start: Start | None = None,
+    ) -> None:
         device = next(network.parameters()).device
         self.average = copy.deepcopy(network).requires_grad_(False).eval()
         self._network = network
@@ -71,6 +81,7 @@ class Fitting:
         self._rows = training.rows
         self._use = training.use
         self._settings = settings
+        self._start = start
         self._draw = np.random.default_rng(seed)
         watched = training.watched
         if len(watched) > WATCHED:
@@ -78,16 +89,28 @@ class Fitting:
         self._watched = watched
         self._targets = following(training.rows, training.use)
         self._loss = CatalogueLoss(device=device)
-        self._optimiser = torch.optim.AdamW(
-            network.parameters(), lr=settings.rate, weight_decay=settings.decay, fused=True
-        )
-        self._steps = 0
+        self._head = start is not None and start.head
+        if self._head:
+            for name, weight in network.named_parameters():
+                weight.requires_grad_(name.startswith(HEAD))
+        learning = [weight for weight in network.parameters() if weight.requires_grad]
+        self._optimiser = torch.optim.AdamW(learning, lr=settings.rate, weight_decay=settings.decay, fused=True)
+        self._steps = STARTED if start else 0
         learned = torch.from_numpy(training.known)[:, None].to(device, copy=True)
         learned[UNKNOWN] = True
         with torch.no_grad():  # an item that is not in the training part has no id embedding, only its text
             network.ids.weight.mul_(learned)
             self.average.ids.weight.mul_(learned)
-        network.ids.weight.register_hook(lambda gradient: gradient * learned)  # type: ignore[no-untyped-call]
+        if not self._head:
+            network.ids.weight.register_hook(lambda gradient: gradient * learned)  # type: ignore[no-untyped-call]
+            return
+        learned[start.rows + 1 :] = False  # type: ignore[union-attr]  # they are served by their text
+        network.out_ids.weight.register_hook(lambda gradient: gradient * learned)  # type: ignore[no-untyped-call]
+
+    @property
+    def starts(self) -> bool:
+        """Whether it starts from a run."""
+        return self._start is not None
 
     @property
     def watched(self) -> int:
@@ -104,11 +127,13 @@ class Fitting:
         # Cuts fall elsewhere in every epoch. Attention starts each piece from zeros, so its cuts stay at the window.
         first = int(self._draw.integers(length // 2, length + 1)) if recurrent else length
         pieces = cut(self._rows, self._use, first, length)
+        if self._start is not None:
+            pieces = self._start.chosen(pieces, self._rows, self._draw)
         if recurrent:
             h, c = initial_states(self._network.eval(), self._rows, pieces, first, length)
         else:
             h = c = torch.zeros(1, self._network.size.hidden, device=self._device).expand(len(pieces.begin), -1)
-        self._network.train()
+        self._network.train(not self._head)  # what is frozen is computed as it is served
         unknown = self._draw.random(len(self._rows.item)) < self._settings.unknown
         rows = replace(self._rows, item=np.where(unknown, UNKNOWN, self._rows.item))
         total, count, done = 0.0, 0, 0
@@ -158,10 +183,12 @@ class Fitting:
         wanted = torch.from_numpy(answer)[asked].to(self._device)  # [M]
         if not len(wanted) and distributed.size() == 1:
             return 0.0, 0
-        items = self._network.item_matrix()
-        out, _, _ = self._network.unroll(input_rows(self._network, items, rows, positions), h, c)
+        with torch.set_grad_enabled(not self._head):
+            items = self._network.item_matrix()
+            out, _, _ = self._network.unroll(input_rows(self._network, items, rows, positions), h, c)
         query = self._network.project(out[asked])
-        loss = self._loss(query, items, wanted) if len(wanted) else 0.0 * query.sum()
+        outputs = self._network.output_matrix() if self._network.size.untied else items
+        loss = self._loss(query, outputs, wanted) if len(wanted) else 0.0 * query.sum()
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         distributed.share_gradients(self._network, len(wanted))

@@ -66,6 +66,7 @@ def pools(training: TrainingData, network: InterestNetwork, last: int) -> list[P
         return []
     items = network.item_matrix()
     queries = interest_queries(network, rows, items)(positions).cpu()
+    items = network.output_matrix()
     made = []
     for own, vectors in _folds(training.text, items.cpu().numpy(), training.known & given, ~training.known & given):
         if network.size.normalise:

@@ -51,9 +51,9 @@ class Snapshot:
 
     Attributes:
         offset: Last applied offset of the items topic, -1 for none.
-        items: float32 [rows, D].
-        score_items: float32 [rows, D + P], what score.onnx reads of the rows: `items`, which is a view of it, and the
-            projected texts. P is 0 for a bundle without a text term.
+        items: float32 [rows, D], what step.onnx reads of the rows.
+        score_items: float32 [rows, D + P], what score.onnx reads of the rows: the output vectors, or `items`, which is a view of
+            it then, and the projected texts. P is 0 for a bundle without a text term.
         bias: float32 [rows], 0 for a live item, -inf for row 0 and for rows that are removed, unavailable or retired.
         live: How many items can be recommended.
         known: How many items can be read as input.
@@ -136,7 +136,7 @@ class Catalogue:
 
     Args:
         bundle: The bundle. Its own items keep their trained vectors, whatever their text is.
-        item_vectors: Texts -> float32 [n, D + P], for items that the bundle lacks.
+        item_vectors: Texts -> float32 [n, row_width] (stream.inference.bundle.Bundle), for items that the bundle lacks.
     """
 
     def __init__(self, bundle: Bundle, item_vectors: ItemVectors) -> None:
@@ -146,6 +146,8 @@ class Catalogue:
         self._new: dict[str, int] = {}
         self._digests: dict[str, bytes] = {}  # hash of the text from which each new item's vector was computed
         self._matrix = bundle.score_items
+        self._inputs = bundle.items if bundle.own_inputs else None
+        self._row_width = bundle.row_width
         self._width = bundle.items.shape[1]
         self._size = len(bundle.items)
         self._bias = np.full(self._size, DEAD)
@@ -247,7 +249,7 @@ class Catalogue:
         if not texts:
             return
         vectors = self._item_vectors(list(texts))
-        if vectors.shape != (len(texts), self._matrix.shape[1]):
+        if vectors.shape != (len(texts), self._row_width):
             raise InternalError(f"item vectors of shape {vectors.shape} for {len(texts)} texts: this is a bug")
         self._make_room(sum(map(len, texts.values())))
         first, self._moved = self._size, True
@@ -264,7 +266,11 @@ class Catalogue:
     def _append(self, item: str, vector: Vectors, digest: bytes) -> None:
         old = self._new.get(item, UNKNOWN)
         self._bias[old] = DEAD
-        self._matrix[self._size] = vector
+        if self._inputs is None:
+            self._matrix[self._size] = vector
+        else:
+            self._inputs[self._size] = vector[: self._width]
+            self._matrix[self._size] = vector[self._width :]
         self._ids.append(item)
         self._new[item] = self._size
         self._digests[item] = digest
@@ -275,14 +281,15 @@ class Catalogue:
         if self._size + count > len(self._matrix):
             kept = len(self._trained) + 1
             rows = np.fromiter((*range(kept), *self._new.values()), np.int64, kept + len(self._new))
-            matrix = np.zeros((int((len(rows) + count) * GROWTH) + 64, self._matrix.shape[1]), np.float32)
-            matrix[: len(rows)] = self._matrix[rows]
+            room = int((len(rows) + count) * GROWTH) + 64
             self._ids = [self._ids[row] for row in rows.tolist()]
             self._new = {item: row for row, item in enumerate(self._new, start=kept)}
             self._bias = self._bias[rows]
             self._facts = [self._facts[row] for row in rows.tolist()]
             self._categories.keep(rows)
-            self._matrix = matrix
+            self._matrix = _moved(self._matrix, rows, room)
+            if self._inputs is not None:
+                self._inputs = _moved(self._inputs, rows, room)
             self._size = len(rows)
             self._index(1)
         self._facts = [*self._facts[: self._size], *[None] * count]
@@ -310,7 +317,7 @@ class Catalogue:
         live = bias == 0
         return Snapshot(
             offset=self._offset,
-            items=self._matrix[: self._size, : self._width],
+            items=self._matrix[: self._size, : self._width] if self._inputs is None else self._inputs[: self._size],
             score_items=self._matrix[: self._size],
             bias=bias,
             live=int(live.sum()),
@@ -325,6 +332,13 @@ class Catalogue:
             _hashes=self._hashes,
             _hash_rows=self._hash_rows,
         )
+
+
+def _moved(matrix: Vectors, rows: Rows, room: int) -> Vectors:
+    """Return a matrix of `room` rows that begins with some rows of another one."""
+    made = np.zeros((room, matrix.shape[1]), np.float32)
+    made[: len(rows)] = matrix[rows]
+    return made
 
 
 def _digest(text: str) -> bytes:

@@ -35,11 +35,13 @@ PLAIN: Final = 2
 ACTING: Final = 3
 TEXTUAL: Final = 4
 TABLED: Final = 5
+HEADED: Final = 6
 """Schemas of the manifest. Since neighbours and log-popularity are inputs of the score graph it is TABLED, with or without
 texts and actions. Bundles of earlier versions, whose graph has them inside, are TEXTUAL if the score graph reads texts, with
 or without actions; otherwise ACTING if the step graph reads actions; otherwise PLAIN. So a version that does not feed an
-input refuses the bundle by its schema. Nothing else differs."""
-SCHEMAS: Final = (PLAIN, ACTING, TEXTUAL, TABLED)
+input refuses the bundle by its schema. Nothing else differs. HEADED is TABLED with output vectors of the items: what is scored is
+not what the step graph reads."""
+SCHEMAS: Final = (PLAIN, ACTING, TEXTUAL, TABLED, HEADED)
 OPSET: Final = 20
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"
@@ -48,10 +50,12 @@ RATING: Final = "rating.onnx"
 """Present if the manifest has `reading`: then comments without a value get one."""
 TEXTS: Final = "texts.npy"
 """Present if the manifest has `text_term`."""
+OUTPUTS: Final = "outputs.npy"
+"""Present if the schema is HEADED."""
 NEAR: Final = "near.npy"
 WEIGHTS: Final = "near_weights.npy"
 LOG_POPULARITY: Final = "log_popularity.npy"
-"""The bundle's own tables (stream.core.score_tables), present if the schema is TABLED."""
+"""The bundle's own tables (stream.core.score_tables), present if the schema is TABLED or HEADED."""
 TABLES: Final = (NEAR, WEIGHTS, LOG_POPULARITY)
 FILES: Final = (
     *GRAPHS, "tokenizer.json", "items.npy", "item_ids.json", "popularity.npy", "golden.npz", "weights.safetensors",
@@ -159,6 +163,7 @@ class Card(Struct, frozen=True):
         seconds: Training time.
         seeds: Seeds of the training.
         licences: Part -> license terms of its weights.
+        lineage: What `freshet learn` made it from: parent bundle, days of the data, figures of the gate; empty otherwise.
     """
 
     protocol: str
@@ -168,6 +173,7 @@ class Card(Struct, frozen=True):
     seconds: Annotated[float, Meta(ge=0)]
     seeds: tuple[int, ...]
     licences: dict[str, str]
+    lineage: dict[str, Any] = {}
 
 
 class ReadingEntry(Struct, frozen=True):
@@ -257,6 +263,7 @@ class Bundle:
             text term.
         tables: Its own neighbours and log-popularity; None if its score graph has them inside and takes no others.
         counted: How tables are counted from the stream; None if it does not say.
+        outputs: The items' output vectors, float32 [N + 1, D], which are scored in place of `items`; None if those are.
     """
 
     id: str
@@ -282,6 +289,18 @@ class Bundle:
     texts: NDArray[np.float32] | None = field(default=None, repr=False)
     tables: ScoreTables | None = field(default=None, repr=False)
     counted: TablesEntry | None = None
+    outputs: NDArray[np.float32] | None = field(default=None, repr=False)
+
+    @property
+    def own_inputs(self) -> int:
+        """Width of what a catalogue's row has in front of what is scored: D if there are output vectors, else 0."""
+        return 0 if self.outputs is None else self.item_dim
+
+    @property
+    def row_width(self) -> int:
+        """Width of all that a catalogue keeps of an item: the vector that is read, the one that is scored if it is another, and
+        the projected text."""
+        return self.own_inputs + self.item_dim + self.text_width
 
     @property
     def text_width(self) -> int:
@@ -290,10 +309,12 @@ class Bundle:
 
     @cached_property
     def score_items(self) -> NDArray[np.float32]:
-        """What score.onnx reads of the items, float32 [N + 1, D + P]: each row of `items`, then its projected text."""
+        """What score.onnx reads of the items, float32 [N + 1, D + P]: each row of `outputs`, or of `items` if there are none,
+        then its projected text."""
+        scored = self.items if self.outputs is None else self.outputs
         if self.texts is None:
-            return self.items
-        both = np.concatenate((self.items, self.texts), axis=1)
+            return scored
+        both = np.concatenate((scored, self.texts), axis=1)
         both.flags.writeable = False
         return both
 
@@ -369,8 +390,9 @@ def load(folder: Path) -> Bundle:
         diversity=manifest.diversity.strength if manifest.diversity else 0.0,
         text_term=term,
         texts=_array(TEXTS, content[TEXTS], (dims.items + 1, term.width)) if term else None,
-        tables=_tables(content, dims.items, manifest.blend.neighbours) if manifest.schema == TABLED else None,
+        tables=_tables(content, dims.items, manifest.blend.neighbours) if manifest.schema >= TABLED else None,
         counted=manifest.tables,
+        outputs=_array(OUTPUTS, content[OUTPUTS], (dims.items + 1, dims.item)) if manifest.schema == HEADED else None,
     )
 
 
@@ -385,12 +407,12 @@ def _manifest(raw: bytes) -> Manifest:
         if version.schema not in SCHEMAS or version.opset != OPSET:  # first: others have other fields
             raise BundleError(
                 f"{MANIFEST}: schema {version.schema}, opset {version.opset}; this version reads schema {PLAIN}, {ACTING}, "
-                f"{TEXTUAL} and {TABLED}, opset {OPSET}: export the run again"
+                f"{TEXTUAL}, {TABLED} and {HEADED}, opset {OPSET}: export the run again"
             )
         manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BundleError(f"{MANIFEST}: {error}") from None
-    if manifest.schema != TABLED and (manifest.schema == TEXTUAL) != (manifest.text_term is not UNSET):
+    if manifest.schema < TABLED and (manifest.schema == TEXTUAL) != (manifest.text_term is not UNSET):
         found = "none" if manifest.text_term is UNSET else "one"
         raise BundleError(
             f"{MANIFEST}: text_term: {found} under schema {manifest.schema}, expected one under schema {TEXTUAL}, none under "
@@ -400,7 +422,8 @@ def _manifest(raw: bytes) -> Manifest:
         *FILES,
         *([RATING] if manifest.reading else []),
         *([TEXTS] if manifest.text_term else []),
-        *(TABLES if manifest.schema == TABLED else []),
+        *(TABLES if manifest.schema >= TABLED else []),
+        *([OUTPUTS] if manifest.schema == HEADED else []),
     }
     if set(manifest.files) != expected:
         missing, extra = expected - set(manifest.files), set(manifest.files) - expected

@@ -158,7 +158,7 @@ class Job:
         answered, catalogue, models = self._answered, self._answered.catalogue, self._models
         state = answered.user.state
         rows = np.fromiter((catalogue.row(one.item) for one in self._items), np.int64, len(self._items))
-        vectors = catalogue.items[rows]
+        vectors = catalogue.score_items[rows][:, : catalogue.items.shape[1]]  # the output vectors, if there are any
         interest = self._terms.interest(state.h[None], vectors)[0]
         if not np.isfinite(self._folds.states).all():
             raise StateError("the step model's result is not finite")

@@ -62,12 +62,13 @@ class Encoder:
                 RATING, self._rating,
                 {"hidden": ("float", None, None, bundle.text_dim), "attention_mask": tokens}, {"value": ("float", None)},
             )  # fmt: skip
-        self._row_width = bundle.item_dim + bundle.text_width
+        self._row_width = bundle.row_width
         self._items = self._open("item.onnx", bundle, like)
         accelerator.check_signature(
             "item.onnx", self._items,
             {"text": ("float", None, bundle.text_dim)},
             {"item": ("float", None, bundle.item_dim)}
+            | ({"output": ("float", None, bundle.item_dim)} if bundle.own_inputs else {})
             | ({"projected": ("float", None, bundle.text_width)} if bundle.text_width else {}),
         )  # fmt: skip
 
@@ -141,9 +142,10 @@ class Encoder:
         return vectors
 
     def item_vectors(self, texts: Sequence[str]) -> Vectors:
-        """Return the catalogue's rows for the texts of items unseen in training, float32 [n, D + P].
+        """Return the catalogue's rows for the texts of items unseen in training, float32 [n, row_width].
 
-        Each is the item's vector, followed by its projected text if the bundle has a text term.
+        Each is the item's vector, followed by its output vector if the bundle has such vectors, and by its projected text if it
+        has a text term.
         """
         return self._tower(self.encode_many(texts)) if texts else np.zeros((0, self._row_width), np.float32)
 
@@ -177,7 +179,12 @@ class Encoder:
             golden = bundle.golden("encoder")
             agree("text", apart(self.encode_many([*map(str, golden["sentences"])]), golden["vectors"]), bundle)
             golden = bundle.golden("item")
-            expected = [golden["item"], *([golden["projected"]] if bundle.text_width else [])]
+            names = (
+                "item",
+                *(("output",) if bundle.own_inputs else ()),
+                *(("projected",) if bundle.text_width else ()),
+            )
+            expected = [golden[name] for name in names]
             agree("item", apart(self._tower(golden["text"]), np.concatenate(expected, axis=1)), bundle)
             if self.reads:
                 golden = bundle.golden("reading")

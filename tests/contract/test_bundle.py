@@ -28,6 +28,7 @@ from stream.inference.bundle import (
     FILES,
     GRAPHS,
     MANIFEST,
+    OUTPUTS,
     TABLES,
     TEXTS,
     Bundle,
@@ -59,7 +60,7 @@ def resealed(folder: Path, change: Callable[[dict[str, Any]], Any] | None = None
     """Another valid-looking bundle: files replaced (`step_onnx=...`) and the manifest made to fit them."""
     manifest = msgspec.json.decode((folder / MANIFEST).read_bytes())
     for name, content in files.items():
-        name = next(known for known in (*FILES, *TABLES, TEXTS) if known.replace(".", "_") == name)
+        name = next(known for known in (*FILES, *TABLES, TEXTS, OUTPUTS) if known.replace(".", "_") == name)
         replace(folder / name, content)
         manifest["files"][name] = {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
     step, items = ((folder / name).read_bytes() for name in ("step.onnx", "items.npy"))
@@ -278,12 +279,15 @@ def as_schema_1(manifest: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda manifest: manifest.update(schema=6), "schema 6"),
+        (lambda manifest: manifest.update(schema=7), "schema 7"),
         (
             lambda manifest: manifest.update(schema=4),
             "text_term: none under schema 4, expected one under schema 4, none under 2 and 3: export",
         ),
-        (as_schema_1, r"schema 1, opset 20; this version reads schema 2, 3, 4 and 5, opset 20: export the run again"),
+        (
+            as_schema_1,
+            r"schema 1, opset 20; this version reads schema 2, 3, 4, 5 and 6, opset 20: export the run again",
+        ),
         (lambda manifest: manifest.update(schema=2), r"extra \['log_popularity.npy', 'near.npy', 'near_weights.npy'\]"),
         (
             without_tables(3),

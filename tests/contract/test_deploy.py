@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.learning.metrics import LearnMetrics
 from stream.core.rules import NO_RULES
 from stream.gateway.metrics import GatewayMetrics
 from stream.observability.health import Health
@@ -164,7 +165,7 @@ def test_metrics_page_lists_exactly_the_metrics_with_type_and_labels() -> None:
     metrics.use_provider("cpu", "cpu")
     metrics.use_version("1")
     found = {}
-    registries = (metrics.registry, gateway_metrics().registry, tally_metrics().registry)
+    registries = (metrics.registry, gateway_metrics().registry, tally_metrics().registry, LearnMetrics().registry)
     for family in (one for registry in registries for one in registry.collect()):
         if family.name.startswith("freshet_"):
             name = family.name + ("_total" if family.type == "counter" else "")

@@ -31,13 +31,14 @@ def export(
 
     from export.publish import build, hidden_folder, publish
     from models.training.run import load_run
-    from stream.inference.bundle import MANIFEST, Manifest
+    from stream.inference.bundle import CURRENT, MANIFEST, Manifest, current, load
 
     torch.set_num_threads(1)  # the network is small; more threads only take cores from others
     trained = load_run(run)
     bundles = out or context.obj.bundles
     hidden_folder(bundles).rmdir()  # fail now if the folder is unusable, not after 15 seconds of work
-    files = build(trained)
+    base = load(current(bundles)) if trained.network.size.untied and (bundles / CURRENT).exists() else None
+    files = build(trained, base=base)
     folder = publish(files, bundles)
     manifest = msgspec.json.decode(files[MANIFEST], type=Manifest)
     if as_json:

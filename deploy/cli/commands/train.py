@@ -35,9 +35,13 @@ if TYPE_CHECKING:
 
     from models.data import DataSet
     from models.text_rating.reading import Reading
+    from models.training.run import Run
     from models.training.train import Trained, TrainSettings
 
 CHECKPOINTS: Final = Path(".cache/train")
+DAYS: Final = 30.0
+REPLAY: Final = 0.2
+"""As in models.training.start, which needs torch."""
 
 
 Data = Annotated[Path, typer.Argument(help="Data folder or file, or `generated` for a small synthetic data set.")]
@@ -94,6 +98,34 @@ ReadingFolder = Annotated[
     Path | None,
     typer.Option(help="Folder from read-ratings. Comments without a value get one, in training and in serving."),
 ]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="Start from this run: its weights, and its items first. Its choices and rating scale must be the data's.",
+    ),
+]
+Days = Annotated[
+    float,
+    typer.Option(
+        min=0, max=bounds.DAYS, callback=bounds.number, help="With --from: newest days to learn from in every epoch."
+    ),
+]
+Replay = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        callback=bounds.number,
+        help="With --from: share of what is older in an epoch, drawn anew each time.",
+    ),
+]
+Update = Annotated[
+    str,
+    typer.Option(
+        help="With --from: full trains all; head keeps the step and the vectors that it reads, so that users' states stay valid."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -116,6 +148,10 @@ def train(
     diversity_budget: DiversityBudget = 0.02,
     tables: Tables = "frozen",
     reading: ReadingFolder = None,
+    start: From = None,
+    days: Days = DAYS,
+    replay: Replay = REPLAY,
+    update: Update = "full",
     min_time: MinTime = None,
     rating_scale: RatingScale = None,
     columns: NamedColumns = NONE_NAMED,
@@ -133,10 +169,14 @@ def train(
     from models.evaluation.registry import require_preset
     from models.text_rating.reading import load_reading
     from models.training.curve import write_curve
-    from models.training.run import save_run
+    from models.training.run import load_run, save_run
     from models.training.train import TrainSettings
 
     since, scale = oldest(min_time, context.obj), scale_of(rating_scale)
+    if update not in ("head", "full"):
+        raise typer.BadParameter(f"--update {update}: expected head or full")
+    if update == "head" and start is None:
+        raise typer.BadParameter("--update head needs --from RUN: it keeps that run's step")
     settings = TrainSettings(
         seed=seed,
         holdout=holdout,
@@ -145,8 +185,12 @@ def train(
         max_minutes=max_minutes,
         diversity_budget=diversity_budget,
         tables=tables,
+        days=days,
+        replay=replay,
+        head=update == "head",
     )
     require_preset(preset)
+    before = load_run(start) if start else None
     if os.environ.get("RANK", "0") == "0":  # with several GPUs, only the first process writes
         require_folder("--out", out)
     reader = load_reading(reading) if reading else None
@@ -157,7 +201,7 @@ def train(
     require_accepted(source.name, source.events, Rules(source.rating_scale, since), source.oldest)
     if not as_json:
         _print_notes(source.notes)
-    trained = _fit(source, settings, started, reader)
+    trained = _fit(source, settings, started, reader, before)
     if trained is None:
         return
     save_run(trained.run, out)
@@ -169,10 +213,12 @@ def train(
         _print(figures)
 
 
-def _fit(source: DataSet, settings: TrainSettings, started: float, reader: Reading | None) -> Trained | None:
+def _fit(
+    source: DataSet, settings: TrainSettings, started: float, reader: Reading | None, before: Run | None
+) -> Trained | None:
     """Train, and show the progress on standard error. Return None in a process that writes nothing.
 
-    started: Monotonic time at which the command began. Raises Interrupted.
+    started: Monotonic time at which the command began. before: The run to start from. Raises Interrupted.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -202,7 +248,7 @@ def _fit(source: DataSet, settings: TrainSettings, started: float, reader: Readi
                 if stage == "validation" and writes:
                     bar.console.print(text)
 
-            trained = fit(source, settings, TextEncoder(), report, started, reader, CHECKPOINTS)
+            trained = fit(source, settings, TextEncoder(), report, started, reader, CHECKPOINTS, before)
     except CutOff as cut:
         raise Interrupted(_interrupted(cut.epochs)) from None
     except KeyboardInterrupt:

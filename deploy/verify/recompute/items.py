@@ -27,8 +27,9 @@ class LiveItems:
     """The items as they were at one offset of the items topic. The bundle's rows come first, then later ones.
 
     Attributes:
-        matrix: The items' vectors, one per row.
-        score_items: What the score graph reads of each row: its vector and, if the bundle has a text term, its projected text.
+        matrix: The items' vectors, one per row: what the step graph reads.
+        score_items: What the score graph reads of each row: its output vector if the bundle has such vectors, else its vector,
+            and its projected text if the bundle has a text term.
         bias: float32 [rows], 0 for a live item, -inf for any other.
         later: Item that the bundle lacks -> its row.
         categories: Row -> categories of its item, for items that have any.
@@ -53,7 +54,9 @@ class Items:
         self.names = ["", *bundle.item_ids]
         self._encoder = encoder
         self._rows = [bundle.score_items]
+        self._inputs = [bundle.items]
         self._width = bundle.items.shape[1]
+        self._apart = bundle.outputs is not None
         self._bias = np.full(len(bundle.items), -np.inf, np.float32).tolist()
         self._later: dict[str, tuple[int, str]] = {}
         self._categories: dict[int, frozenset[str]] = {}
@@ -89,10 +92,11 @@ class Items:
         """Return the items as they are now. whole: Whether nothing before was compacted away."""
         if len(self._rows) > 1:
             self._rows = [np.concatenate(self._rows)]
+            self._inputs = [np.concatenate(self._inputs)]
         later = {item: row for item, (row, _) in self._later.items()}
         bias = np.array(self._bias, np.float32)
         rows = self._rows[0]
-        return LiveItems(rows[:, : self._width], rows, bias, later, dict(self._categories), whole, dict(self._bodies))
+        return LiveItems(self._inputs[0], rows, bias, later, dict(self._categories), whole, dict(self._bodies))
 
     def row(self, live: LiveItems, item: str) -> int:
         return self.trained.get(item) or live.later.get(item, UNKNOWN)
@@ -134,7 +138,8 @@ class Items:
             return False
         self._bias[self._row(item)] = -math.inf
         self._later[item] = len(self._bias), text
-        self._rows.append(vector)
+        self._inputs.append(vector[:, : self._width])
+        self._rows.append(vector[:, self._width :] if self._apart else vector)
         self._bias.append(-math.inf)
         self.names.append(item)
         return True

@@ -27,6 +27,7 @@ from models.training.neighbours import NeighbourSettings, neighbours
 from models.training.regimes import FROZEN, every, named
 from models.training.sequential.network_model import Epoch, NetworkModel, NetworkRanker
 from models.training.sequential.sequential_knn import SequentialKnn, shape_of
+from models.training.start import Start
 from models.training.tables import LiveTables, TableSettings, live_tables
 from models.training.tuning import watched
 
@@ -154,8 +155,9 @@ class Freshet(NetworkModel):
         text_term: bool = True,
         tables: str = FROZEN,
         reaches: bool = False,
+        start: Start | None = None,
     ) -> None:
-        super().__init__(named(name, tables), preset, network, fit)
+        super().__init__(named(name, tables), preset, network, fit, start)
         self._collaborative = collaborative
         self._text_term = text_term
         self._tables = tables

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,8 +22,12 @@ from models.network.scorer import interest_scorer
 from models.training import distributed
 from models.training.degenerate import require_following
 from models.training.sequential.presets import PRESETS, suited, texts_given
+from models.training.start import Start
 from models.training.trainer import FitSettings, Fitting
 from stream.core.errors import DataError
+
+SLOWER: Final = 0.5
+"""Factor of the learning rate if training starts from a run."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class NetworkModel:
         preset: Name of a preset; `auto` chooses by the data.
         network: Arguments of NetworkSize besides items and scenes.
         fit: Fields of FitSettings.
+        start: What the network starts from; None: random weights.
     """
 
     family = "deep"
@@ -76,8 +81,10 @@ class NetworkModel:
         preset: str = "auto",
         network: Mapping[str, Any] | None = None,
         fit: Mapping[str, Any] | None = None,
+        start: Start | None = None,
     ) -> None:
         self._name = name
+        self._start = start
         self._preset = preset
         self._network = dict(network or {})
         self._fit = dict(fit or {})
@@ -97,10 +104,13 @@ class NetworkModel:
             },
             "network": self._network,
             "fit": self._fit,
+            **({} if self._start is None else {"start": self._start.key()}),
         }
 
     def size_and_fit(self, training: TrainingData) -> tuple[NetworkSize, FitSettings]:
-        """Return the complete settings for this data."""
+        """Return the complete settings for this data. Raises DataError if the preset is not that of the run to start from."""
+        if self._start is not None:
+            return self._start.network.size, self._fit_from(self._start.network.size)
         preset = PRESETS[suited(training) if self._preset == "auto" else self._preset]
         chosen = {"item_text": texts_given(training)} | preset.network | self._network
         spec = training.spec
@@ -113,6 +123,19 @@ class NetworkModel:
         )
         return size, FitSettings(**(asdict(preset.fit) | self._fit))
 
+    def _fit_from(self, size: NetworkSize) -> FitSettings:
+        """Return how to fit a network that starts from a run of this size."""
+        for name, preset in PRESETS.items():
+            differs = [key for key, value in preset.network.items() if getattr(size, key) != value]
+            if self._preset == name and differs:
+                raise DataError(
+                    f"--preset {name}: the run to start from has another {', '.join(differs)}; leave --preset out, or train "
+                    "without --from"
+                )
+        preset = PRESETS["sparse" if size.normalise else "dense"]
+        slower = {"rate": SLOWER * preset.fit.rate}
+        return FitSettings(**(asdict(preset.fit) | slower | self._fit))
+
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> NetworkRanker:
@@ -123,8 +146,12 @@ class NetworkModel:
         require_following(self._name, training)
         size, settings = self.size_and_fit(training)
         torch.manual_seed(seed)
-        network = InterestNetwork(size, torch.from_numpy(training.text)).to(distributed.training_device())
-        return run(Fitting(network, training, settings, seed), settings, report, checkpoint, self._name)
+        if self._start is None:
+            network = InterestNetwork(size, torch.from_numpy(training.text))
+        else:
+            network = copy.deepcopy(self._start.network).requires_grad_(True)
+        network = network.to(distributed.training_device())
+        return run(Fitting(network, training, settings, seed, self._start), settings, report, checkpoint, self._name)
 
 
 def run(
@@ -135,6 +162,7 @@ def run(
     An epoch that diverges is not on the curve and is never kept. If it is the first, DataError is raised, with `name`.
     """
     best = copy.deepcopy(fitting.average)
+    floor = fitting.validate()[1] if fitting.starts else -1.0  # what an epoch has to beat
     curve: list[Epoch] = []
     spent = 0.0
     if checkpoint is not None and checkpoint.exists():
@@ -164,7 +192,7 @@ def run(
         curve.append(distributed.agreed(Epoch(epoch, loss, hit10, ndcg10, time.monotonic() - started)))
         if fitting.watched:  # otherwise both figures are 0 and mean nothing
             report("validation", 1, 1, f"epoch {epoch + 1}: HR@10 {hit10:.4f} NDCG@10 {ndcg10:.4f}")
-        if not fitting.watched or best_epoch(curve) == epoch:
+        if not fitting.watched or (best_epoch(curve) == epoch and ndcg10 > floor):
             best.load_state_dict(fitting.average.state_dict())
         if checkpoint is not None and not distributed.rank():
             save(checkpoint, fitting, best, curve)
