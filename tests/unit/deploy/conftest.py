@@ -1,4 +1,4 @@
-"""A fixture of the commands' tests."""
+"""Fixtures of the commands' tests."""
 
 from __future__ import annotations
 
@@ -6,11 +6,27 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 import deploy.cli.main
+from stream.observability import logs
+
+
+@pytest.fixture(autouse=True)
+def _own_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The log that a serving command sets up for its process ends with the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    for owner, name in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    for name in logs.QUIET:
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture
@@ -19,9 +35,7 @@ def freshet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     for name in os.environ:
         if name.startswith("FRESHET_"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # a worker's log ends with the test
-    for owner, name in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
-        monkeypatch.setattr(owner, name, getattr(owner, name))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setenv("FRESHET_CONFIG", "set by --config, for later loads")  # so that it is taken back after the test
     monkeypatch.delenv("FRESHET_CONFIG")
 

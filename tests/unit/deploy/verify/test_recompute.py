@@ -90,7 +90,7 @@ def bundle(name: str) -> Any:
     names = tuple(f"item-{row}" for row in range(1, ITEMS + 1))
     items = np.zeros((ITEMS + 1, 4), np.float32)
     return SimpleNamespace(
-        id=name, state_model=stamp(name), item_ids=names, items=items, score_items=items, hidden=WIDTH[name],
+        id=name, state_model=stamp(name), item_ids=names, items=items, score_items=items, outputs=None, hidden=WIDTH[name],
         popularity=np.zeros(ITEMS + 1, np.float32), spec=spec,
     )  # fmt: skip
 
