@@ -127,7 +127,8 @@ def rollback(
     before = known.before(bundle_folder.current(settings.bundles))
     if not before:
         raise DataError(
-            f"before {newest.bundle[:12]}... no other bundle was in force: name one, `freshet bundles activate ID`"
+            f"before {newest.bundle[:12]}... no other bundle was in force, as far as the topic and CURRENT say: choose one of "
+            "`freshet bundles list`, and `freshet bundles activate ID`"
         )
     chosen = bundle_folder.find(settings.bundles, before)
     _activate(settings, chosen, reason or f"rollback of {newest.bundle[:12]}", 0.0 if no_wait else wait, as_json)
