@@ -37,7 +37,7 @@ from tests.bundles import text_onnx
 from tests.tally_process import TallyProcess, closings
 from tests.worker_process import WorkerProcess, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.long]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 EVERY = 1000  # events of an epoch
 STALL = 120.0  # seconds
