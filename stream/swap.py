@@ -1,4 +1,5 @@
-"""Brings a process to the newest activation of the topic `bundles` while it works (docs/swap.md).
+"""Chooses the bundle that a process starts with, and brings it to the newest activation of the topic `bundles` while it works
+(docs/swap.md).
 
 Load and prove the bundle beside the one in use, report `loaded`, switch, free the old one. A bundle that cannot be used is
 reported as `refused`, and the process goes on with the one that it has. A newer activation replaces one in progress.
@@ -14,10 +15,17 @@ from dataclasses import dataclass
 from typing import Final, Generic, Literal, TypeVar
 
 from stream.core.bundle_log import Activation, BundleLog, Loaded, Record, Refused, sentence
-from stream.core.errors import BrokerError, FreshetError, LossError, TopologyError
-from stream.inference.loading import Refusal
+from stream.core.errors import BrokerError, BundleError, FreshetError, LossError, TopologyError
+from stream.inference.bundle import Bundle, current, load
+from stream.inference.loading import Loaded as Served
+from stream.inference.loading import Refusal, first, warn_of_current
+from stream.inference.serving import Opened, Threads, check_fit, open_for
 from stream.observability.bundle_figures import BundleFigures
+from stream.process.startup import in_time
+from stream.settings import Settings
 
+BUNDLE_LIMIT: Final = 120.0
+"""Seconds to load a bundle at the start, and to compute its golden vectors."""
 PAUSE: Final = 5.0
 """Seconds before a bundle is prepared again for which a broker did not answer."""
 
@@ -49,6 +57,33 @@ class SwapParts(Generic[Prepared]):
     switch: Callable[[Activation, Prepared | None], Awaitable[None]]
     figures: BundleFigures
     now: Callable[[], int]
+
+
+def choose(
+    settings: Settings, activated: Sequence[Activation], threads: Threads, limit: float
+) -> tuple[Served, list[Refusal]]:
+    """Return what a process serves when it starts, and what it had to refuse.
+
+    Args:
+        settings: The settings.
+        activated: The activations to try, the newest first; after them, the bundle that CURRENT names.
+        threads: The threads that will run it.
+        limit: Seconds to load a bundle and to compute its golden vectors.
+
+    Raises:
+        FreshetError: No bundle can be used.
+    """
+
+    def of_current() -> tuple[Bundle, Opened]:
+        late = BundleError(f"golden.npz: not computed within {limit:g} s: a graph does not end")
+        with in_time(limit, late):
+            bundle = load(current(settings.bundles))
+            check_fit(settings, bundle)
+            return bundle, open_for(bundle, settings.provider, threads)
+
+    loaded, refused = first(settings, activated, threads, of_current, limit)
+    warn_of_current(settings, loaded.activation)
+    return loaded, refused
 
 
 class Swap(Generic[Prepared]):

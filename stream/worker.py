@@ -27,11 +27,10 @@ from stream.catalogue.bundles import BundlesFollower, BundlesWriter
 from stream.catalogue.catalogue import Catalogue, Snapshot
 from stream.catalogue.consumer import ItemsFollower, RulesFollower, TablesFollower
 from stream.core.bundle_log import Activation
-from stream.core.errors import BundleError, InternalError, RecordError
+from stream.core.errors import InternalError, RecordError
 from stream.core.rules import RuleBook
-from stream.inference.bundle import Bundle, current, load
-from stream.inference.loading import Loaded, Loader, Refusal, first, prove, warn_of_current
-from stream.inference.serving import Opened, Threads, check_fit, open_for
+from stream.inference.loading import Loaded, Loader, Refusal, prove
+from stream.inference.serving import Threads
 from stream.kafka.broker_clock import Difference
 from stream.kafka.lenient_records import bound_unpacking, escape_header_names
 from stream.kafka.membership import take
@@ -43,13 +42,12 @@ from stream.observability.metrics import Metrics
 from stream.process import supervision
 from stream.process.fatal import fatal, leave, prepare
 from stream.process.progress import LoopWatch, Progress, Work
-from stream.process.startup import in_time, loop_factory
+from stream.process.startup import loop_factory
 from stream.process.stopping import stopping
 from stream.process.watchdog import guard
 from stream.settings import Settings
-from stream.swap import Swap, SwapParts
+from stream.swap import BUNDLE_LIMIT, Swap, SwapParts, choose
 
-BUNDLE_LIMIT = 120.0  # seconds to load a bundle and to compute its golden vectors
 START = 5.0  # seconds that a start in progress gets to finish once a stop is requested
 DRAIN = 5.0  # seconds that waiting comments get when the worker stops
 TICK = 0.5  # seconds between two checks of the worker's condition
@@ -85,7 +83,9 @@ def run(
     bound_unpacking()
     guard.arm(max(settings.hang_limit, (2 + len(activated)) * BUNDLE_LIMIT))  # a driver may hang, too
     threads = Threads()
-    chosen = [_choose(settings, activated, threads)]  # given away below: what is served first must not stay for ever
+    chosen = [
+        choose(settings, activated, threads, BUNDLE_LIMIT)
+    ]  # given away below: what is served first must not stay for ever
     membership = take(settings.data_dir, others="data_dir" not in settings.model_fields_set)
     if membership.folder != settings.data_dir:
         log.warning("data_dir: %s is in use by another worker; this one uses %s", settings.data_dir, membership.folder)
@@ -101,21 +101,6 @@ def run(
         supervision.guard_loop(runner.get_loop(), lambda: stopping.asked)
         runner.run(worker.live())
     leave(0)  # threads that are still busy do not delay the end
-
-
-def _choose(settings: Settings, activated: Sequence[Activation], threads: Threads) -> tuple[Loaded, list[Refusal]]:
-    """Return what is served at first, and what was refused before it."""
-
-    def of_current() -> tuple[Bundle, Opened]:
-        late = BundleError(f"golden.npz: not computed within {BUNDLE_LIMIT:g} s: a graph does not end")
-        with in_time(BUNDLE_LIMIT, late):
-            bundle = load(current(settings.bundles))
-            check_fit(settings, bundle)
-            return bundle, open_for(bundle, settings.provider, threads)
-
-    loaded, refused = first(settings, activated, threads, of_current, BUNDLE_LIMIT)
-    warn_of_current(settings, loaded.activation)
-    return loaded, refused
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

@@ -35,7 +35,7 @@ def clock() -> None:
 
 def golden() -> None:
     """A graph does not end."""
-    worker.BUNDLE_LIMIT = 3.0
+    patch(worker, "BUNDLE_LIMIT", 3.0)
     patch(Models, "check_golden", lambda *_: time.sleep(3600))
 
 

@@ -28,7 +28,7 @@ from stream.catalogue.catalogue import Catalogue
 from stream.catalogue.consumer import RulesFollower, TablesFollower
 from stream.core.bundle_log import Activation
 from stream.core.denials import refusal
-from stream.core.errors import BrokerError, BundleError, FreshetError, RecordError, SettingsError
+from stream.core.errors import BrokerError, FreshetError, RecordError, SettingsError
 from stream.core.features import UNKNOWN
 from stream.core.rules import RuleBook, RuleSet
 from stream.gateway import openapi
@@ -50,22 +50,20 @@ from stream.gateway.routing import Router
 from stream.gateway.served import Served, served
 from stream.gateway.slates import Slates
 from stream.gateway.trends import Trends
-from stream.inference.bundle import Bundle, current, load
-from stream.inference.loading import Loaded, Loader, Refusal, first, prove, warn_of_current
-from stream.inference.serving import Opened, Threads, check_fit, open_for
+from stream.inference.loading import Loaded, Loader, Refusal, prove
+from stream.inference.serving import Threads
 from stream.kafka.lenient_records import bound_unpacking, escape_header_names
 from stream.observability import logs
 from stream.process import supervision
 from stream.process.fatal import fatal, leave, prepare
 from stream.process.progress import LoopWatch, Progress, Work
-from stream.process.startup import in_time, loop_factory
+from stream.process.startup import loop_factory
 from stream.process.stopping import stopping
 from stream.process.watchdog import guard
 from stream.settings import Settings
-from stream.swap import Swap, SwapParts
+from stream.swap import BUNDLE_LIMIT, Swap, SwapParts, choose
 
 PROCESS: Final = "gateway"
-BUNDLE_LIMIT: Final = 120.0  # seconds to load a bundle and to compute its golden vectors
 DRAIN: Final = 10.0  # seconds that requests get when it stops
 TICK: Final = 0.5  # seconds between two checks of its condition
 STALE: Final = 10.0  # seconds without a turn of the event loop, or without news of a partition, until it is not ready
@@ -105,27 +103,14 @@ def run(
         )
     guard.arm(max(settings.hang_limit, (2 + len(activated)) * BUNDLE_LIMIT))  # a driver may hang, too
     threads = Threads()
-    chosen = [_choose(settings, activated, threads)]  # given away below: what is served first must not stay for ever
+    chosen = [
+        choose(settings, activated, threads, BUNDLE_LIMIT)
+    ]  # given away below: what is served first must not stay for ever
     supervision.guard_threads(lambda: stopping.asked)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         supervision.guard_loop(runner.get_loop(), lambda: stopping.asked)
         runner.run(Gateway(settings, *chosen.pop(), threads, tokens, partitions, topics or {}, cluster).live())
     leave(0)  # threads that are still busy do not delay the end
-
-
-def _choose(settings: Settings, activated: Sequence[Activation], threads: Threads) -> tuple[Loaded, list[Refusal]]:
-    """Return what is served at first, and what was refused before it."""
-
-    def of_current() -> tuple[Bundle, Opened]:
-        late = BundleError(f"golden.npz: not computed within {BUNDLE_LIMIT:g} s: a graph does not end")
-        with in_time(BUNDLE_LIMIT, late):
-            bundle = load(current(settings.bundles))
-            check_fit(settings, bundle)
-            return bundle, open_for(bundle, settings.provider, threads)
-
-    loaded, refused = first(settings, activated, threads, of_current, BUNDLE_LIMIT)
-    warn_of_current(settings, loaded.activation)
-    return loaded, refused
 
 
 def _partitions(settings: Settings) -> tuple[int, ...]:

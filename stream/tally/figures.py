@@ -80,11 +80,11 @@ def kept_in(shape: str, given: tuple[str, ...]) -> dict[str, float]:
 
 def passed_over(figures: Mapping[str, Figure], settings: Settings, bundle: TablesEntry | None) -> dict[str, Figure]:
     """Return the figures that a folder without sums would have, of those that the folder's sums have otherwise."""
-    anew = choose(settings, bundle, {})
+    fresh = choose(settings, bundle, {})
     return {
-        name: anew[name]
+        name: fresh[name]
         for name, figure in figures.items()
-        if figure.source == FOLDER and _whole(name, figure.value) != _whole(name, anew[name].value)
+        if figure.source == FOLDER and _whole(name, figure.value) != _whole(name, fresh[name].value)
     }
 
 

@@ -27,7 +27,7 @@ def capture(
             min=0,
             max=bounds.SECONDS,
             callback=bounds.number,
-            help="Repeat every so many seconds until stopped; 0: once.",
+            help="Seconds between two runs, until it is stopped; 0: run once.",
         ),
     ] = 0.0,
     accept_loss: Annotated[

@@ -117,7 +117,7 @@ Replay = Annotated[
         min=0,
         max=1,
         callback=bounds.number,
-        help="With --from: share of what is older in an epoch, drawn anew each time.",
+        help="With --from: share of what is older in an epoch, drawn again each time.",
     ),
 ]
 Update = Annotated[

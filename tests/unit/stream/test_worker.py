@@ -17,14 +17,14 @@ from tests.unit.stream.observability.test_status import BUNDLE
 
 START = """
 import sys
-from stream import settings, worker
+from stream import settings, swap, worker
 from tests.unit.stream.observability.test_status import BUNDLE
-worker.current = lambda folder: folder
-worker.load = lambda folder: BUNDLE
+swap.current = lambda folder: folder
+swap.load = lambda folder: BUNDLE
 def open_for(*given):
     print("models opened")
     sys.exit(3)
-worker.open_for = open_for
+swap.open_for = open_for
 from stream.core.errors import FreshetError
 try:
     worker.run(settings.load(rating_scale=%s))
@@ -60,12 +60,12 @@ def test_a_worker_looks_before_it_opens_the_models(scale: tuple[float, float], c
 
 GOLDEN = """
 import sys, threading, time
-from stream import settings, worker
+from stream import settings, swap, worker
 from tests.unit.stream.observability.test_status import BUNDLE
 worker.BUNDLE_LIMIT = 1.0
-worker.current = lambda folder: folder
-worker.load = lambda folder: BUNDLE
-worker.open_for = lambda *given: threading.Event().wait(30)
+swap.current = lambda folder: folder
+swap.load = lambda folder: BUNDLE
+swap.open_for = lambda *given: threading.Event().wait(30)
 worker.run(settings.load(rating_scale=(1, 5)))
 """
 

