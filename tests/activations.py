@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kafka import KafkaProducer
 
@@ -18,20 +18,32 @@ from stream.settings import Settings
 from tests.bundles import shallow_bundle, text_onnx, tiny_run
 from tests.worker_process import read_all
 
-
-def two_bundles(folder: Path) -> tuple[str, str]:
-    """Publish bundles of two step models below `folder` -> their ids; CURRENT names the first."""
-    other = publish(build(tiny_run(seed=8), text=text_onnx()), folder).name
-    first = publish(build(tiny_run(), text=text_onnx()), folder).name
-    return first, other
+NAMES = "names.json"
 
 
-def third_bundle(folder: Path) -> str:
-    """Publish one with another text encoder -> its id; CURRENT stays."""
-    named = (folder / "CURRENT").read_text()
-    made = shallow_bundle(folder).name
-    (folder / "CURRENT").write_text(named)
-    return made
+class ThreeBundles(NamedTuple):
+    """A bundles folder, and the ids of what lies there."""
+
+    folder: Path
+    own: str
+    """That of CURRENT."""
+    other: str
+    """Has another step model."""
+    third: str
+    """Has another text encoder."""
+
+
+def three_bundles(folder: Path) -> None:
+    """Publish three bundles below `folder`, and their ids as names.json."""
+    other, third = publish(build(tiny_run(seed=8), text=text_onnx()), folder).name, shallow_bundle(folder).name
+    own = publish(build(tiny_run(), text=text_onnx()), folder).name  # the last one is CURRENT
+    (folder / NAMES).write_text(json.dumps({"own": own, "other": other, "third": third}), "utf-8")
+
+
+def copied(made: Path, folder: Path) -> ThreeBundles:
+    """Copy what `three_bundles` has made."""
+    shutil.copytree(made, folder, ignore=shutil.ignore_patterns(NAMES))
+    return ThreeBundles(folder, **json.loads((made / NAMES).read_text("utf-8")))
 
 
 def broken_bundle(folder: Path, bundle: str) -> str:

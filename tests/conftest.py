@@ -9,11 +9,14 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from shutil import copytree
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.activations import ThreeBundles
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -101,18 +104,28 @@ def text_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return current(_made_once(tmp_path_factory, "text-bundles"))
 
 
+@pytest.fixture
+def three_bundles(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> ThreeBundles:
+    """A copy of the test's own."""
+    from tests.activations import copied
+
+    return copied(_made_once(tmp_path_factory, "three-bundles"), tmp_path / "bundles")
+
+
 def _made_once(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
-    """A bundles folder, `bundles` or `text-bundles`, made by whichever of the test processes needs it first."""
+    """A bundles folder, made by whichever of the test processes needs it first."""
     from filelock import FileLock
 
+    from tests.activations import three_bundles
     from tests.bundles import text_term_bundle, tiny_bundle
 
+    makers = {"bundles": tiny_bundle, "text-bundles": text_term_bundle, "three-bundles": three_bundles}
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder = shared / f"{name}-of-this-run"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             partial = folder.with_name(f"{folder.name}-partial")
-            (tiny_bundle if name == "bundles" else text_term_bundle)(partial)
+            makers[name](partial)
             partial.rename(folder)
     return folder

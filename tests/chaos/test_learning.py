@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.activations import two_bundles
+from tests.activations import ThreeBundles
 from tests.chaos import learning
 from tests.settings import LONG_SESSION, SETTINGS, World
 
@@ -15,10 +15,9 @@ SEEDS = range(5)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_hot_swaps(world: World, tmp_path: Path, seed: int) -> None:
-    both = tmp_path / "bundles"
-    own, other = two_bundles(both)
-    learning.hot_swaps(world(**LONG_SESSION), both, (own, other), tmp_path, seed, rounds=4)
+def test_hot_swaps(world: World, three_bundles: ThreeBundles, tmp_path: Path, seed: int) -> None:
+    folder, own, other, _ = three_bundles
+    learning.hot_swaps(world(**LONG_SESSION), folder, (own, other), tmp_path, seed, rounds=4)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -16,7 +16,7 @@ import pytest
 
 from deploy.verify import Scope, run
 from stream.settings import Settings
-from tests.activations import activate, two_bundles
+from tests.activations import ThreeBundles, activate
 from tests.settings import LONG_SESSION, World
 from tests.worker_process import Events, WorkerProcess, all_committed, environment, slates, until
 
@@ -26,11 +26,10 @@ LIMIT = 5.0
 """Seconds within which a worker must have switched, where it never does."""
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """A folder of two bundles, the id of CURRENT, and the other one's."""
-    folder = tmp_path_factory.mktemp("both")
-    return folder, *two_bundles(folder)
+@pytest.fixture
+def both(three_bundles: ThreeBundles) -> tuple[Path, str, str]:
+    """A folder, the id of CURRENT, and another one's."""
+    return three_bundles[:3]
 
 
 @pytest.fixture

@@ -35,6 +35,8 @@ READ: Final = "a-reading-token-of-thirty-two-characters"
 SOON: Final = 20.0
 """Seconds in which a slate must come on a crowded machine. How long it takes is printed."""
 READY: Final = "document.body.dataset.ready"
+FOLLOWS: Final = "document.querySelector('#connection').textContent.startsWith('connected')"
+"""The stream of slates is open. Only a slate that comes over it says how long the worker took."""
 ITEMS: Final = "[...document.querySelectorAll('#slate li')].map((one) => one.dataset.item)"
 FIRST: Final = "#slate li:first-child [data-kind=click]"
 
@@ -111,6 +113,7 @@ def visit(made: Made, page: Browser) -> Iterator[Callable[[], Browser]]:
         page.evaluate("sessionStorage.clear()")
         page.click("#visitor")
         page.wait("document.querySelector('#user-state').textContent === '0 events'", SOON, "a new visitor")
+        page.wait(FOLLOWS, SOON, "the stream of slates is open")
         return page
 
     yield opened
@@ -345,6 +348,7 @@ def test_with_tokens_the_page_shows_nothing_without_one(made: Made, page: Browse
         page.press("Enter")
         page.wait(READY, SOON, "the page is ready")
         assert page.evaluate("document.querySelector('#access').hidden")
+        page.wait(FOLLOWS, SOON, "the stream of slates is open")
         moved(page, lambda: page.click(FIRST))  # the stream of slates has the token, too
         page.wait(
             "document.querySelector('#moved').textContent.includes('event to slate')", SOON, "the worker's own time"

@@ -6,18 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.activations import two_bundles
+from tests.activations import ThreeBundles
 from tests.chaos import learning
 from tests.settings import LONG_SESSION, QUICK, World
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(600)]
 
 
-def test_hot_swaps(world: World, tmp_path: Path) -> None:
-    both = tmp_path / "bundles"
-    own, other = two_bundles(both)
+def test_hot_swaps(world: World, three_bundles: ThreeBundles, tmp_path: Path) -> None:
+    folder, own, other, _ = three_bundles
     settings = world(**LONG_SESSION | {"partitions": 2})
-    learning.hot_swaps(settings, both, (own, other), tmp_path, seed=1, rounds=1, rate=200)
+    learning.hot_swaps(settings, folder, (own, other), tmp_path, seed=1, rounds=1, rate=200)
 
 
 def test_tally_kills(world: World, bundles: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.verify import Report, Scope, run
 from stream.settings import Settings
-from tests.activations import activate, broken_bundle, bundle_log, damage, made_by, reports, third_bundle, two_bundles
+from tests.activations import ThreeBundles, activate, broken_bundle, bundle_log, damage, made_by, reports
 from tests.gateway_process import GatewayProcess
 from tests.settings import QUICK
 from tests.worker_process import Events, WorkerProcess, all_committed, until
@@ -23,13 +23,12 @@ MIB = 1 << 20
 
 
 class Shop:
-    """Bundles A (that of CURRENT) and B, and events of some users."""
+    """Three bundles, and events of some users."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, bundles: ThreeBundles) -> None:
         self.settings = settings
         self.folder = folder
-        self.bundles = folder / "bundles"
-        self.a, self.b = two_bundles(self.bundles)
+        self.bundles, self.a, self.b, self.third = bundles
         self.events = Events(settings, seed=3, users=USERS)
         self.events.send_items()
 
@@ -50,8 +49,8 @@ class Shop:
 
 
 @pytest.fixture
-def shop(world: Callable[..., Settings], tmp_path: Path) -> Iterator[Shop]:
-    found = Shop(world(**QUICK), tmp_path)
+def shop(world: Callable[..., Settings], tmp_path: Path, three_bundles: ThreeBundles) -> Iterator[Shop]:
+    found = Shop(world(**QUICK), tmp_path, three_bundles)
     yield found
     found.events.close()
 
@@ -176,7 +175,7 @@ def test_a_worker_that_is_killed_on_the_way_goes_on_with_what_is_activated(shop:
 
 
 def test_a_newer_activation_replaces_one_in_progress_and_comments_get_the_new_encoder(shop: Shop) -> None:
-    third = third_bundle(shop.bundles)
+    third = shop.third
     worker = shop.worker().start()
     try:
         worker.wait_ready()
@@ -200,7 +199,7 @@ def test_a_newer_activation_replaces_one_in_progress_and_comments_get_the_new_en
 
 def test_a_bundle_that_is_no_longer_served_is_freed(shop: Shop) -> None:
     """Both have a text encoder of their own, tens of MiB of it."""
-    third = third_bundle(shop.bundles)
+    third = shop.third
     worker = shop.worker().start()
     sizes: dict[str, list[float]] = {shop.a: [], third: []}
     try:

@@ -71,6 +71,7 @@ async function become(name) {
   by("no-events").hidden = false;
   by("moved").textContent = "";
   by("left").textContent = "";
+  by("connection").textContent = "connecting";
   follow(name, following.signal, safely(onSlate), onConnection).catch(tell);
   await refresh({ reason: "" });
   if (name === user && shown?.seq) await showPast(name);
