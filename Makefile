@@ -46,7 +46,7 @@ first-day: $(MADE) ## run and time the README's "Use it" in an empty folder and 
 	FIRST_DAY=fresh $(BIN)/python -m pytest tests/integration/test_first_day.py -rP $(ARGS)
 
 test-faults: $(MADE) ## run faults, mutants, alerts and rivals in their short form, one seed each, and the longest tests
-	TRIAL_RATE=$(RATE) $(BIN)/python -m pytest -m "faults or long" $(PARALLEL) worksteal $(ARGS)
+	TRIAL_RATE=$(RATE) $(BIN)/python -m pytest -m "(faults or long) and not slow" $(PARALLEL) worksteal $(ARGS)
 
 lint: $(MADE) ## check ruff, format, strict types, what may import what, and that generated pages and schemas are current
 	$(BIN)/ruff check .

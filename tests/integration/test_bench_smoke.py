@@ -84,6 +84,7 @@ def test_recovery_reads_every_state_back(made: World) -> None:
     assert report.recovery_table([one]).row_count == 14
 
 
+@pytest.mark.slow  # what decision 0008 was taken by
 def test_fencing_compares_claims_and_transactions(made: World) -> None:
     plan = fencing.Plan(fencing.FENCED, rates=(100,), partitions=(2,), seconds=1, events=1000, rounds=1, timeout=0)
     found = fencing.measure(made, plan)
@@ -112,6 +113,7 @@ def test_both_fences_refuse_a_late_write(
         assert {user: state for user, state in states.items() if state is not None} == {b"ann": b"4"}
 
 
+@pytest.mark.slow  # what decision 0010 was taken by
 @pytest.mark.parametrize(
     ("membership", "way", "assignments"),
     [("own", "removed", 1), ("static", "killed", 1), ("static, leaves", "removed", 1)],
