@@ -220,6 +220,23 @@ To verify a long period with [`freshet verify`](verify.md), keep all of the chan
 `min.compaction.lag.ms` on the changelog and on `recommendations`, with the policies as they are. Settings that are not
 listed do not matter to a worker. The changelog and the outputs may be compressed with any codec.
 
+## Compression
+
+Workers send the changelog and slates uncompressed. `changelog_compression` and `slate_compression` (`gzip` or `zstd`) change
+that, batch by batch: records of before stay as they are, and every reader of freshet reads all codecs. The topic's
+`compression.type` must be `producer`, as brokers have it by default. Consumers of `recommendations` must know the codec.
+
+Measured on state records of 64 events without ids, 2,818 bytes each, in batches of 26, on one crowded core:
+
+| codec | bytes a record | CPU to send, us a record | to read |
+|---|---|---|---|
+| none | 2,847 | 3.4 | 0.3 |
+| zstd | 1,238 | 17 | 6 |
+| gzip | 1,196 | 340 | 14 |
+
+So zstd is worth its time where the network or the brokers' disks are the limit. The workers' own folders are always compressed
+([benchmarks](benchmarks.md#state-and-recovery)).
+
 """
 
 REASONS_INTRO: Final = """

@@ -19,7 +19,7 @@ from stream.core import fencing_log
 from stream.core.errors import DiskError, FreshetError, SettingsError
 from stream.core.fencing_log import CLAIM_KEY, Claim, LogRecord, Sifted
 from stream.core.unreadable import UNREADABLE
-from stream.kafka.rocksdb_folder import is_damage, open_whole, remove, take_folder
+from stream.kafka.rocksdb_folder import is_damage, open_whole, remove, set_layout, take_folder
 
 log = logging.getLogger("freshet.replica")
 
@@ -211,10 +211,7 @@ class ReplicaStore:
         options.set_write_buffer_size(WRITE_BUFFER)
         options.set_max_open_files(256)
         options.set_keep_log_file_num(2)
-        tables = rocksdict.BlockBasedOptions()
-        tables.set_bloom_filter(10, block_based=True)
-        tables.set_block_cache(self._cache)
-        options.set_block_based_table_factory(tables)
+        set_layout(options, self._cache)
         return options
 
     def _path(self, partition: int) -> Path:

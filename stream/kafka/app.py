@@ -22,7 +22,7 @@ from stream.kafka.lease import Lease
 from stream.kafka.losses import Losses
 from stream.kafka.membership import Membership
 from stream.kafka.partition_listener import PartitionListener
-from stream.kafka.producer import MAX_REQUEST, SourceProducer
+from stream.kafka.producer import MAX_BATCH, MAX_REQUEST, SourceProducer
 from stream.process.fatal import fatal
 from stream.process.supervision import Task
 from stream.settings import Settings, security
@@ -98,7 +98,7 @@ class SourceApp(faust.App):
             consumer_max_fetch_size=5 << 20,
             producer_acks=-1,
             producer_linger=0,
-            producer_max_batch_size=786_432,
+            producer_max_batch_size=MAX_BATCH,
             producer_max_request_size=MAX_REQUEST,
             producer_request_timeout=settings.request_timeout,
             stream_wait_empty=True,

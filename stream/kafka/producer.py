@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from aiokafka.errors import OutOfOrderSequenceNumber, UnknownProducerId
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatch
 from faust.transport.drivers import aiokafka as driver
 
 from stream.core.errors import BrokerError, LeaseError, LossError
 from stream.kafka.broker_clock import Clock
 from stream.kafka.lease import Lease
 from stream.process.fatal import fatal
+from stream.settings import Settings
 
 LOG_APPEND_TIME = 1  # aiokafka's value for a timestamp that the broker has set, not the sender
 
 FRAME = 16  # maximum bytes around a header, and half the maximum around a record
+MAX_BATCH = 786_432  # bytes of a record batch, before it is compressed
 MAX_REQUEST = 5 << 20  # bytes: a dead letter may hold a source record of 4 MiB and its headers
 
+CODECS: Final = {"gzip": DefaultRecordBatch.CODEC_GZIP, "zstd": DefaultRecordBatch.CODEC_ZSTD}
+"""Without lz4 and snappy: aiokafka's lz4 costs ten times zstd's time for more bytes."""
 
 _NO_HEADERS: list[tuple[str, bytes]] = []  # aiokafka requires a list; it is never changed
 
@@ -58,7 +64,17 @@ class SourceProducer(driver.Producer):
     @property
     def batches(self) -> RecordBatches:
         """Return an object that sends record batches with the started producer."""
-        return RecordBatches(self._producer, self.request_timeout, self.app.clock, self.app.room)
+        codecs = codecs_of(self.app.settings)
+        return RecordBatches(self._producer, self.request_timeout, self.app.clock, self.app.room, codecs)
+
+
+def codecs_of(settings: Settings) -> dict[str, int]:
+    """Return the codecs of the topics whose record batches a worker compresses."""
+    wanted = {
+        settings.changelog_topic: settings.changelog_compression,
+        settings.recommendations_topic: settings.slate_compression,
+    }
+    return {topic: CODECS[codec] for topic, codec in wanted.items() if codec != "none"}
 
 
 def _size(record: Outgoing) -> int:
@@ -76,15 +92,22 @@ class RecordBatches:
         clock: Sets the timestamps, and learns from the acknowledgements when the broker appended the records. None: a
             new clock.
         room: Topic -> maximum bytes of a record batch there, if that may be less than the producer's own limit.
+        codecs: Topic -> codec of its record batches. Other topics get the producer's own.
     """
 
     def __init__(
-        self, producer: Any, timeout: float, clock: Clock | None = None, room: Mapping[str, int] | None = None
+        self,
+        producer: Any,
+        timeout: float,
+        clock: Clock | None = None,
+        room: Mapping[str, int] | None = None,
+        codecs: Mapping[str, int] | None = None,
     ) -> None:
         self._producer = producer
         self._timeout = timeout
         self._clock = clock or Clock()
         self._room = room or {}
+        self._codecs = codecs or {}
 
     async def send(self, lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], int]:
         """Send records by (topic, partition). All are acknowledged when this returns.
@@ -109,13 +132,13 @@ class RecordBatches:
         room = self._room.get(topic, 0)
         began, now = self._clock.steady(), self._clock.now_ms()
         sent: list[tuple[asyncio.Future[Any], int]] = []
-        batch = self._producer.create_batch()
+        batch = self._batch(topic)
         for record in records:
             full = room and batch.record_count() and batch.size() + _size(record) > room
             if not full and self._append(batch, record, now):
                 continue
             sent.append(await self._close(batch, topic, partition))
-            batch = self._producer.create_batch()
+            batch = self._batch(topic)
             if not self._append(batch, record, now):
                 raise BrokerError(f"a record of {len(record.value or b'')} bytes does not fit into a batch for {topic}")
         sent.append(await self._close(batch, topic, partition))
@@ -133,6 +156,10 @@ class RecordBatches:
             if metadata.offset >= 0:  # -1: a duplicate sequence number, so the offset is unknown
                 last = max(last, metadata.offset + count - 1)
         return tp, last
+
+    def _batch(self, topic: str) -> Any:
+        codec = self._codecs.get(topic)
+        return BatchBuilder(MAX_BATCH, codec) if codec else self._producer.create_batch()
 
     @staticmethod
     def _append(batch: Any, record: Outgoing, stamp: int) -> bool:

@@ -22,7 +22,7 @@ from stream.core import fencing_log
 from stream.core.errors import DiskError, FreshetError, InternalError
 from stream.core.fencing_log import CLAIM_KEY, Claim, LeftOut, LogRecord
 from stream.core.state import is_empty
-from stream.kafka.rocksdb_folder import is_damage, open_whole, remove
+from stream.kafka.rocksdb_folder import is_damage, open_whole, remove, set_layout
 from stream.kafka.user_notes import EMPTY, EXPOSED, Notes
 
 log = logging.getLogger("freshet.store")
@@ -93,7 +93,9 @@ class InterestStore:
     def _open_whole(self, partition: int) -> None:
         store = self._table.data
         if partition not in store._dbs:
-            store._dbs[partition] = open_whole(self._path(partition), store.rocksdb_options.as_options())
+            options = store.rocksdb_options.as_options()
+            set_layout(options, rocksdict.Cache(store.rocksdb_options.block_cache_size))
+            store._dbs[partition] = open_whole(self._path(partition), options)
 
     def drop(self, partition: int) -> None:
         """Delete a partition's folder. The partition is then read back from the changelog.

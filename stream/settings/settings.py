@@ -124,6 +124,12 @@ class Settings(BaseSettings):
     standby_replicas: int = Field(
         0, ge=0, le=8, description="workers that follow each partition's changelog in addition to its owner"
     )
+    changelog_compression: Literal["none", "gzip", "zstd"] = Field(
+        "none", description="codec of the changelog's record batches ([what it costs](kafka.md#compression))"
+    )
+    slate_compression: Literal["none", "gzip", "zstd"] = Field(
+        "none", description="codec of the record batches of `recommendations`; all its consumers must know the codec"
+    )
     accept_loss: bool = Field(False, description="continue even if source records were deleted before they were read")
 
     # state and models

@@ -22,7 +22,7 @@ import rocksdict
 
 from stream.core.errors import DiskError, FreshetError, SettingsError
 from stream.core.unreadable import UNREADABLE
-from stream.kafka.rocksdb_folder import is_damage, open_whole, remove, take_folder
+from stream.kafka.rocksdb_folder import is_damage, open_whole, remove, set_layout, take_folder
 from stream.tally.counting import Changed, ItemSums, Sums
 
 META: Final = b"m"
@@ -176,9 +176,7 @@ def _options() -> Any:
     options.set_write_buffer_size(WRITE_BUFFER)
     options.set_max_open_files(256)
     options.set_keep_log_file_num(2)
-    tables = rocksdict.BlockBasedOptions()
-    tables.set_bloom_filter(10, block_based=True)
-    options.set_block_based_table_factory(tables)
+    set_layout(options)
     return options
 
 
