@@ -54,5 +54,5 @@ def stored(settings: Settings, topic: str) -> float:
     finally:
         client.close()
     partitions = [one for folder in broker["log_dirs"] for found in folder["topics"] for one in found["partitions"]]
-    lying = sum(one["partition_size"] for one in partitions)
+    lying = sum(int(one["partition_size"]) for one in partitions)
     return lying / sum(len(one.key or b"") + len(one.value or b"") for one in read_all(settings, topic))
