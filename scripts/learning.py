@@ -8,8 +8,8 @@ each against the state before it:
     head     a head update on the day before, each on the one before
     full     a full update likewise
 
-There is no gate in between. It writes learning.json (figures by day, and over all days with 95 % intervals of the difference to
-`frozen`) and learning.png.
+There is no gate in between. It writes learning.json (figures by day, days without choices, and over all days with 95 % intervals
+of the difference to `frozen`) and learning.png.
 """
 
 from __future__ import annotations
@@ -50,50 +50,61 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--first-epochs", type=int, default=60)
+    parser.add_argument("--first-minutes", type=float, default=60.0, help="most minutes of the first training")
     parser.add_argument("--epochs", type=int, default=3, help="of an update")
-    parser.add_argument("--minutes", type=float, default=60.0, help="most minutes of one training")
+    parser.add_argument("--minutes", type=float, default=60.0, help="most minutes of an update")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    found = replay(
-        read(given.data), given.days, given.first_epochs, given.epochs, given.minutes, given.out, TextEncoder()
-    )
+    holdout = TrainSettings(holdout=0)
+    first = replace(holdout, epochs=given.first_epochs, max_minutes=given.first_minutes)
+    update = replace(holdout, epochs=given.epochs, max_minutes=given.minutes)
+    found = replay(read(given.data), given.days, first, update, given.out, TextEncoder())
     (given.out / "learning.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     draw(found, given.out / "learning.png")
     print(json.dumps(found["all"], indent=1))
 
 
 def replay(
-    data: DataSet, days: int, first: int, epochs: int, minutes: float, out: Path, encoder: TextEncoder
+    data: DataSet, days: int, first: TrainSettings, update: TrainSettings, out: Path, encoder: TextEncoder
 ) -> dict[str, Any]:
-    """Return the figures. The first run is kept in `out`, so that a second replay does not train it again."""
-    newest = int(data.events["time"][-1]) // DAY
+    """Return the figures. The first run is kept in `out`, so that a second replay does not train it again.
+
+    Args:
+        data: The data set, with times.
+        days: Days before the end of the newest one that are replayed.
+        first: How to train the first run.
+        update: How to train an update. Both must hold out nothing.
+        out: A folder.
+        encoder: Encodes the texts.
+    """
+    newest = int(data.events["time"].max()) // DAY  # type: ignore[arg-type]
     begin = newest - days + 1
-    settings = TrainSettings(holdout=0, epochs=first, max_minutes=minutes)
     part = _before(data, begin)
     if not (out / "first" / "run.json").exists():
-        save_run(train(part, settings, encoder).run, out / "first")
+        save_run(train(part, first, encoder).run, out / "first")
     base = load_run(out / "first")
     data = after(base, data)
     ids, text = tuple(item.item for item in data.items), item_vectors(data, encoder)
     rows = read_histories(data.events, None, ids, base.spec, encoder.encode, base.reading, timed=data.timed)
-    training, _ = training_part(part, settings, encoder, start=base)
+    training, _ = training_part(part, first, encoder, start=base)
     shape = shape_of(SequentialKnn().fit(training, 0).chosen)
     frozen = ranker_of(over_items(base, ids, text))
     streamed = replace(live_tables(training, TableSettings(STREAMED, shape)), size=len(ids) + 1)
     arms: dict[str, BlendRanker] = {"frozen": frozen, "tables": replace(frozen, live=streamed)}
     chain: dict[str, Run] = {"head": base, "full": base}
     seconds = dict.fromkeys(chain, 0.0)
-    listed, values, owners = [], [], []
+    listed, empty, values, owners = [], [], [], []
     trained = begin
     for day in range(begin, newest + 1):
         positions = _positions(rows, day)
         if not len(positions):
+            empty.append(day_of(day * DAY))
             continue
         for name in chain:
             if trained < day and len(_before(data, day).events) > len(_before(data, trained).events):
                 began = time.monotonic()
-                update = replace(settings, epochs=epochs, head=name == "head")
-                chain[name] = train(_before(data, day), update, encoder, start=chain[name]).run
+                settings = replace(update, head=name == "head")
+                chain[name] = train(_before(data, day), settings, encoder, start=chain[name]).run
                 seconds[name] += time.monotonic() - began
             arms[name] = ranker_of(over_items(chain[name], ids, text))
         trained = day
@@ -105,7 +116,12 @@ def replay(
         listed.append({"day": day_of(day * DAY), "choices": len(positions), "users": users, **means})
         print(json.dumps(listed[-1]), flush=True)
     whole = np.concatenate(values)
-    return {"days": listed, "all": _over_all(whole, np.concatenate(owners)), "seconds_of_updates": seconds}
+    return {
+        "days": listed,
+        "days_without_choices": empty,
+        "all": _over_all(whole, np.concatenate(owners)),
+        "seconds_of_updates": seconds,
+    }
 
 
 def _before(data: DataSet, day: int) -> DataSet:

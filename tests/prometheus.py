@@ -80,18 +80,19 @@ def binary() -> str:
 class Prometheus:
     """A Prometheus process on a free loopback port, with rules and a scrape interval of half a second.
 
-    targets: instance -> host:port of workers, gateways: the same of gateways, tallies: of tallies; changed by `watch`.
+    targets: instance -> host:port of workers, gateways: the same of gateways, tallies: of tallies, learners: of those that
+    `freshet learn` runs in; changed by `watch`.
     """
 
     def __init__(
         self, folder: Path, targets: Mapping[str, str], rules: str, gateways: Mapping[str, str] | None = None,
-        tallies: Mapping[str, str] | None = None,
+        tallies: Mapping[str, str] | None = None, learners: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self._folder = folder
-        self.watch(targets, gateways, tallies)
+        self.watch(targets, gateways, tallies, learners)
         (folder / "rules.yml").write_text(rules)
         config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
@@ -128,9 +129,13 @@ class Prometheus:
         targets: Mapping[str, str],
         gateways: Mapping[str, str] | None = None,
         tallies: Mapping[str, str] | None = None,
+        learners: Mapping[str, str] | None = None,
     ) -> None:
         """Scrape these from now on, and no others."""
-        jobs = {"freshet": targets, "freshet-gateway": gateways or {}, "freshet-tally": tallies or {}}
+        jobs = {
+            "freshet": targets, "freshet-gateway": gateways or {}, "freshet-tally": tallies or {},
+            "freshet-learn": learners or {},
+        }  # fmt: skip
         for job, instances in jobs.items():
             found = [{"targets": [address], "labels": {"instance": name}} for name, address in instances.items()]
             partial = self._targets(job).with_suffix(".partial")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Final
 
@@ -21,9 +22,15 @@ FAILED: Final = "failed"
 
 
 class LearnMetrics:
-    """The metrics of one learning process."""
+    """The metrics of one learning process.
 
-    def __init__(self) -> None:
+    Args:
+        due: Seconds after the end of a turn by which the next one should have ended.
+    """
+
+    def __init__(self, due: float = math.inf) -> None:
+        self._due = due
+        self._since = time.monotonic()  # the end of the newest turn; before the first, the start
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -38,6 +45,9 @@ class LearnMetrics:
             "freshet_learn_refusals", "Reasons why bundles were refused", ["reason"], registry=registry
         )
         self.refused_now = gauge("refused", "1 if the newest run that was judged was refused")
+        self.failed_now = gauge("failed", "1 if the newest turn ended with an error")
+        self.overdue = gauge("overdue_seconds", "Time since the next turn should have ended; 0 while it need not have")
+        self.overdue.set_function(self._overdue)
         self.published = gauge("published_timestamp_seconds", "When the newest bundle was published")
         self.turn = gauge("turn_timestamp_seconds", "When the newest turn ended")
         self.seconds = gauge("turn_seconds", "Time that the newest turn took")
@@ -58,8 +68,7 @@ class LearnMetrics:
 
     def ended(self, outcome: Outcome) -> None:
         """Count a turn."""
-        self.turns.labels(outcome.outcome).inc()
-        self.turn.set(time.time())
+        self._end(outcome.outcome)
         self.seconds.set(outcome.seconds)
         for name, _ in outcome.reasons:
             self.refused.labels(name).inc()
@@ -77,5 +86,13 @@ class LearnMetrics:
 
     def failed(self) -> None:
         """Count a turn that ended with an error."""
-        self.turns.labels(FAILED).inc()
+        self._end(FAILED)
+
+    def _end(self, outcome: str) -> None:
+        self.turns.labels(outcome).inc()
+        self.failed_now.set(float(outcome == FAILED))
         self.turn.set(time.time())
+        self._since = time.monotonic()
+
+    def _overdue(self) -> float:
+        return max(0.0, time.monotonic() - self._since - self._due)

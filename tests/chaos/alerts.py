@@ -27,6 +27,8 @@ from deploy.clients.arguments import client_arguments
 from deploy.embedded_kafka import EmbeddedKafka, free_port
 from deploy.verify import run as verify
 from export.publish import build, publish
+from models.data import generate
+from models.evaluation.gate import DAY
 from stream.settings import Settings
 from tests.activations import activate
 from tests.bundles import text_onnx, tiny_run
@@ -36,6 +38,8 @@ from tests.chaos.trial import Traffic
 from tests.clocks import wrong_by
 from tests.failing_kafka import FailingKafka
 from tests.gateway_process import GatewayProcess
+from tests.learn_faults import HOLDS as STANDS
+from tests.learn_process import LearnProcess, write_days
 from tests.mutants import SLOW, slowed
 from tests.prometheus import RULES, Firing, Prometheus, binary, faster
 from tests.settings import with_own_topics
@@ -68,6 +72,7 @@ class Station:
         self.unanswered = 0  # events sent to the HTTP API without an acknowledgement; each may be in the topic
         self.gateways: dict[str, str] = {}  # name -> host:port of those that are scraped
         self.tallies: dict[str, str] = {}  # likewise
+        self.learners: dict[str, str] = {}  # likewise
         self.judged = True
         self.took: dict[tuple[str, str], float] = {}
         self._workers: dict[str, WorkerProcess] = {}
@@ -88,9 +93,10 @@ class Station:
         return self._workers[name]
 
     def watch(self, *names: str) -> None:
-        """Prometheus scrapes these workers, all gateways and all tallies from now on, and no others."""
-        self.prometheus.watch({name: f"127.0.0.1:{self._ports[name]}" for name in names}, self.gateways, self.tallies)
-        count = len(names) + len(self.gateways) + len(self.tallies)
+        """Prometheus scrapes these workers, all gateways, tallies and learners from now on, and no others."""
+        workers = {name: f"127.0.0.1:{self._ports[name]}" for name in names}
+        self.prometheus.watch(workers, self.gateways, self.tallies, self.learners)
+        count = len(names) + len(self.gateways) + len(self.tallies) + len(self.learners)
         up = f"count(up) == {count}" if count else "absent(up)"
         until(lambda: self.prometheus.query(up), 10, f"{names} are scraped")
 
@@ -604,6 +610,56 @@ def tally(station: Station, first: WorkerProcess) -> None:
         counts.close()
 
 
+def learn(station: Station, first: WorkerProcess) -> None:
+    """A gate that nothing can pass, data that is not there, a turn that does not go on, a `freshet learn` that stands still."""
+    folder = station.folder / "learn"
+    folder.mkdir()
+    world = generate(users=120, items=80, events=14)
+    day = int(world.events["time"][0]) // DAY
+    data, gone = folder / "data", folder / "gone"
+    options = ["--no-capture", "--update", "head", "--epochs", "1", "--max-minutes", "0.3", "--every", "1s"]
+    options += ["--judge-users", "3", "--fall", "1", "--ratio"]
+    learns = LearnProcess(station.settings, folder, free_port())
+    turns = partial(learns.metric, "freshet_learn_turns_total")
+    refused, failed = ("FreshetLearnRefused", "l1"), ("FreshetLearnFailed", "l1")
+    overdue, absent = ("FreshetLearnOverdue", "l1"), ("FreshetLearnAbsent", "l1")
+    write_days(world, data, (day + 20) * DAY)
+    try:
+        learns.learns(*options, "9")
+        until(
+            lambda: learns.runs() and turns(outcome="published"), 120, learns.awaited("has published its first bundle")
+        )
+        station.learners = {"l1": learns.address}
+        station.watch("w1")
+        until(station.quiet, 30, station.noise)
+        station.fault()
+        write_days(world, data, (day + 22) * DAY)
+        station.fires(90, refused)
+        assert learns.metric("freshet_learn_refusals_total", reason="prequential") == 1
+        learns.terminate()
+        write_days(world, data, (day + 24) * DAY)  # as the runbook has it: a gate that suits the data
+        learns.learns(*options, "0.1")
+        until(lambda: learns.runs() and turns(outcome="published"), 120, learns.awaited("has published a bundle"))
+        station.resolves(30, refused, absent)
+        station.fault()
+        data.rename(gone)
+        station.fires(60, failed)
+        gone.rename(data)
+        station.resolves(30, failed)
+        station.fault()
+        (folder / "runs" / STANDS).touch()
+        station.fires(90, overdue)
+        (folder / "runs" / STANDS).unlink()
+        station.resolves(30, overdue)
+        station.fault()
+        learns.send_signal(signal.SIGSTOP)
+        station.fires(30, absent)
+        learns.send_signal(signal.SIGCONT)
+        station.resolves(30, absent)
+    finally:
+        learns.close()
+
+
 def other_bundle(folder: Path) -> Path:
     """A bundles folder: the same networks as in the tests' own, another bundle by its measured figures."""
     folder.mkdir()
@@ -698,6 +754,13 @@ SCENARIOS = {
         {
             ("FreshetTallyOverdue", "t1"), ("FreshetTallyLag", "t1"), ("FreshetTallyAbsent", "t1"),
             ("FreshetTablesRefused", "w1"),
+        },
+    ),
+    "learn": Scenario(
+        learn, 60,
+        {
+            ("FreshetLearnRefused", "l1"), ("FreshetLearnFailed", "l1"), ("FreshetLearnOverdue", "l1"),
+            ("FreshetLearnAbsent", "l1"),
         },
     ),
     "short": Scenario(

@@ -46,7 +46,7 @@ def run(*command: str) -> str:
 
 @pytest.fixture(scope="module")
 def exposed() -> set[str]:
-    """All sample names that a worker, a gateway or a tally can expose."""
+    """All sample names that a worker, a gateway, a tally or a `freshet learn` can expose."""
     metrics = Metrics(("clicks", "ratings", "comments"))
     Health(metrics)
     figures = BatchFigures()
@@ -58,7 +58,7 @@ def exposed() -> set[str]:
     metrics.use_bundle("b", "m")
     metrics.use_provider("cpu", "cpu")
     metrics.use_version("1")
-    registries = (metrics.registry, gateway_metrics().registry, tally_metrics().registry)
+    registries = (metrics.registry, gateway_metrics().registry, tally_metrics().registry, LearnMetrics().registry)
     families = (family for registry in registries for family in registry.collect())
     return {sample.name for family in families for sample in family.samples}
 
@@ -189,7 +189,7 @@ def test_dashboard_is_well_formed() -> None:
             assert panel["targets"]
             assert panel["fieldConfig"]["defaults"]["unit"]
     rows = [panel["title"] for panel in panels if panel["type"] == "row"]
-    assert len(rows) == 10
+    assert len(rows) == 11
     assert all(expr.count("(") == expr.count(")") for expr in expressions(dashboard))
 
 

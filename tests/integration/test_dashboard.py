@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import start_http_server
 
 from deploy.clients.murmur2 import murmur2
+from deploy.learning.learn import PUBLISHED, Outcome
+from deploy.learning.metrics import LearnMetrics
 from stream.settings import Settings
 from tests.gateway_process import GatewayProcess
 from tests.prometheus import DEPLOY, RULES, Prometheus, binary
@@ -24,8 +27,8 @@ DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "freshet.json").read
 def filled_in(expression: str) -> str:
     """A dashboard's expression with the variables as Grafana fills them in."""
     variables = {
-        "$gateway_job": "freshet-gateway", "$gateway": ".*", "$tally_job": "freshet-tally", "$job": "freshet",
-        "$instance": ".*",
+        "$gateway_job": "freshet-gateway", "$gateway": ".*", "$tally_job": "freshet-tally",
+        "$learn_job": "freshet-learn", "$job": "freshet", "$instance": ".*",
     }  # fmt: skip
     for name, value in (variables | {"$__rate_interval": "1m"}).items():
         expression = expression.replace(name, value)
@@ -43,7 +46,7 @@ QUERIES = [
 @pytest.fixture(scope="module")
 def prometheus(kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus with half a minute of a worker's, a gateway's and a tally's life in it: clicks, ratings, comments, dead
-    letters; slates, refused events, waits, and requests over the rate."""
+    letters; slates, refused events, waits, and requests over the rate. And what a `freshet learn` says after a turn."""
     binary()
     settings = with_own_topics(kafka.bootstrap, bundles=bundles)
     events = Events(settings)
@@ -54,6 +57,9 @@ def prometheus(kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFacto
     worker = WorkerProcess(settings, folder).start()
     gateway = GatewayProcess(settings, folder, bundles=bundles, serve_rate=20, serve_wait=0.05).start()
     tally = TallyProcess(settings, folder, bundles=bundles, tally_epoch_seconds=2.0).start()
+    learning = LearnMetrics(3600)
+    learning.ended(Outcome(PUBLISHED, "a" * 64, "run", "head", seconds=60.0))
+    answers, _ = start_http_server(0, "127.0.0.1", learning.registry)
     served: Prometheus | None = None
     try:
         worker.wait_ready()
@@ -61,11 +67,13 @@ def prometheus(kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFacto
         tally.wait_ready()
         target, other = {"w1": f"127.0.0.1:{worker.port()}"}, {"g1": f"127.0.0.1:{gateway.port()}"}
         third = {"t1": f"127.0.0.1:{tally.port()}"}
-        served = Prometheus(tmp_path_factory.mktemp("prometheus"), target, RULES.read_text(), other, third)
+        fourth = {"l1": f"127.0.0.1:{answers.server_port}"}
+        served = Prometheus(tmp_path_factory.mktemp("prometheus"), target, RULES.read_text(), other, third, fourth)
         until(served.ready, 30, "Prometheus is ready")
         until(lambda: served.query("freshet_ready == 1"), 30, "the worker is scraped")
         until(lambda: served.query("freshet_api_ready == 1"), 30, "the gateway is scraped")
         until(lambda: served.query("freshet_tally_ready == 1"), 30, "the tally is scraped")
+        until(lambda: served.query("freshet_learn_failed == 0"), 30, "what learns is scraped")
         end = time.monotonic() + 12  # traffic over many scrapes, so that every rate has points
         while time.monotonic() < end:
             events.send(40, rate=200)
@@ -88,6 +96,8 @@ def prometheus(kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFacto
     finally:
         if served is not None:
             served.close()
+        answers.shutdown()
+        answers.server_close()
         tally.close()
         gateway.close()
         worker.close()

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("freshet.learn")
 
 UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+SLACK: Final = 2.0
+"""A turn is overdue if, beyond `--every`, it takes so many times as long as its training may."""
 RETRY: Final = 60.0
 """Seconds after which a turn that failed is tried again, if `--every` is longer."""
 
@@ -160,7 +162,7 @@ def learn(
         remote=Remote(to) if to else None,
         report=_report,
     )
-    metrics = LearnMetrics()
+    metrics = LearnMetrics(period + SLACK * UNITS["m"] * max_minutes)
     with learner.alone():
         if metrics_port:
             metrics.serve(settings.web_host, metrics_port)

@@ -20,15 +20,15 @@ import torch
 from deploy.learning.learn import NOTHING, PUBLISHED, REFUSED, Learner, LearnSettings, Outcome
 from deploy.learning.metrics import LearnMetrics
 from export import publish as publishing
-from models.data import DataSet, event_messages, generate, item_messages
+from models.data import DataSet, generate
 from models.evaluation.gate import DAY, Limits
 from models.training.run import load_run
 from models.training.train import Trained
 from stream.core.errors import BundleError, DataError
-from stream.core.messages import SOURCE_TOPICS
 from stream.inference.bundle import MANIFEST, Manifest, current, load
 from tests.bundles import text_onnx
 from tests.conftest import ROOT
+from tests.learn_process import write_days
 
 LIMITS = Limits(ratio=0.5, fall=0.9, days=1, users=3)
 
@@ -56,22 +56,11 @@ def world() -> DataSet:
     return generate(users=120, items=80, events=14)
 
 
-def write(data: DataSet, folder: Path, until: int) -> None:
-    """The events before `until` as a log of freshet's own messages."""
-    folder.mkdir(exist_ok=True)
-    lines: dict[str, list[bytes]] = {name: [] for name in (*SOURCE_TOPICS, "items")}
-    events = data.events.filter(pl.col("time") < until)
-    for message in (*event_messages(events), *item_messages(data.items)):
-        lines[message.topic].append(message.value)
-    for name, found in lines.items():
-        (folder / f"{name}.jsonl").write_bytes(b"\n".join(found) + b"\n")
-
-
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory, world: DataSet) -> Path:
     """Data, runs and bundles after the first turn, on day 20."""
     folder = tmp_path_factory.mktemp("begun")
-    write(world, folder / "data", day(world, 20))
+    write_days(world, folder / "data", day(world, 20))
     assert turn(made(folder)).outcome == PUBLISHED
     return folder
 
@@ -117,7 +106,7 @@ def test_turns_publish_only_what_is_new_and_say_where_it_comes_from(settings: Le
     (before,) = settings.runs.glob("*-full")
     assert manifest(settings).card.lineage["parent"] == ""
     assert turn(settings).outcome == NOTHING
-    write(world, settings.folder, day(world, 22))
+    write_days(world, settings.folder, day(world, 22))
     second = turn(settings)
     assert second.outcome == PUBLISHED, second
     assert second.bundle == current(settings.bundles).name != first
@@ -133,7 +122,7 @@ def test_turns_publish_only_what_is_new_and_say_where_it_comes_from(settings: Le
         assert words in card
     load(current(settings.bundles))
     for number in (23, 24):  # two stay, and what they replaced is gone
-        write(world, settings.folder, day(world, number))
+        write_days(world, settings.folder, day(world, number))
         assert turn(settings).outcome == PUBLISHED
     assert not before.exists()
     assert not (settings.bundles / first).exists()
@@ -146,7 +135,7 @@ def test_head_updates_until_the_step_is_old(settings: LearnSettings, world: Data
     updates = ["full"]
     stamps, schemas = [manifest(settings).state_model], [manifest(settings).schema]
     for number in (22, 24, 25):
-        write(world, settings.folder, day(world, number))
+        write_days(world, settings.folder, day(world, number))
         outcome = turn(auto)
         assert outcome.outcome == PUBLISHED, outcome
         updates.append(outcome.update)
@@ -166,7 +155,7 @@ def judged_from(lineage: dict[str, Any]) -> int:
 def refuse(settings: LearnSettings, world: DataSet) -> Outcome:
     """A second turn that must not publish."""
     before = current(settings.bundles).name
-    write(world, settings.folder, day(world, 22))
+    write_days(world, settings.folder, day(world, 22))
     return replace(turn(settings), figures={"before": before})
 
 
@@ -197,7 +186,7 @@ def test_an_export_that_fails_refuses_the_bundle(
     settings: LearnSettings, world: DataSet, monkeypatch: pytest.MonkeyPatch, error: str, reason: str
 ) -> None:
     before = current(settings.bundles).name
-    write(world, settings.folder, day(world, 22))
+    write_days(world, settings.folder, day(world, 22))
 
     def fails(files: Any, bundles: Path, *, switch: bool) -> Path:
         raise BundleError(error)
@@ -214,7 +203,7 @@ def test_a_run_with_nan_is_never_published(
     from models.training import train as training
 
     before = current(settings.bundles).name
-    write(world, settings.folder, day(world, 22))
+    write_days(world, settings.folder, day(world, 22))
     real = training.train
 
     def spoilt(*given: Any, **named: Any) -> Trained:
@@ -231,7 +220,7 @@ def test_a_run_with_nan_is_never_published(
 def test_it_needs_the_run_of_the_bundle_in_use(settings: LearnSettings, world: DataSet, tmp_path: Path) -> None:
     (first,) = settings.runs.glob("*-full")
     first.rename(tmp_path / "elsewhere")
-    write(world, settings.folder, day(world, 22))
+    write_days(world, settings.folder, day(world, 22))
     with pytest.raises(DataError, match=r"holds no run with the weights of the bundle in use.*--from RUN"):
         turn(settings)
     with pytest.raises(DataError, match="is not the run with the weights"):
@@ -252,7 +241,7 @@ def test_a_turn_that_was_killed_is_gone_on_with(
     from models.training import train as training
 
     before = current(settings.bundles).name
-    write(world, settings.folder, day(world, 22))
+    write_days(world, settings.folder, day(world, 22))
 
     class Killed(BaseException):
         pass
@@ -320,7 +309,7 @@ def test_the_command_says_why_in_json_log_and_exit_code(settings: LearnSettings,
     nothing = command(settings)
     assert nothing.returncode == 0, nothing.stderr
     assert json.loads(nothing.stdout)["outcome"] == NOTHING
-    write(world, settings.folder, day(world, 22))
+    write_days(world, settings.folder, day(world, 22))
     refused = command(settings, "--ratio", "9")
     assert refused.returncode == 1, refused.stderr
     found = json.loads(refused.stdout)
