@@ -299,7 +299,7 @@ def switches_silently(settings: Settings) -> None:
     """No `switched` is written when the bundle changes."""
 
     async def mutant(self: Switches, partitions: Collection[int], serving: Activation) -> None:
-        self._said |= set(partitions)
+        self._said |= dict.fromkeys(partitions, serving)
 
     patch(Switches, "announce", mutant)
 

@@ -64,7 +64,8 @@ class Activations:
     Attributes:
         entries: Number -> activation, in order.
         last: Partition -> its last switch.
-        first: The bundle of the first switch before any activation: that of CURRENT at that time; "" if there is none.
+        first: What was served before the first activation: the bundle of the first switch that is of none; "" if there is no
+            such switch.
     """
 
     entries: dict[int, Followed] = field(default_factory=dict)
@@ -102,7 +103,7 @@ class Activations:
 
         Args:
             current: The bundle that the file CURRENT names: it was in force before the first activation, unless a `switched`
-                from that time names another one.
+                with activation -1 names another one.
         """
         newest = self.newest
         if newest is None:

@@ -73,7 +73,8 @@ class Refused(Struct, frozen=True, tag_field="kind", tag="refused"):
 
 class Switched(Struct, frozen=True, tag_field="kind", tag="switched"):
     """From offset `slates` of a partition of the topic `recommendations` on, its slates are made by `bundle`. The key is the
-    worker's name. The partition's owner writes it before its first slate with the bundle."""
+    worker's name. The partition's owner writes it before its first slate with the bundle. Before the first one of a partition
+    it writes one with activation -1, which has the bundle that made the slates until then."""
 
     activation: Annotated[
         int, Meta(ge=CURRENT, description="offset of the activation in this topic; -1: none, CURRENT names the bundle")

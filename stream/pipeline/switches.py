@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from aiokafka.errors import KafkaError
 
-from stream.core.bundle_log import Activation, BundleLog, Record, Switched
+from stream.core.bundle_log import CURRENT, Activation, BundleLog, Record, Switched
 from stream.core.denials import refusal
 from stream.kafka.fencing import Fence
 from stream.settings import Settings
@@ -58,7 +58,7 @@ class Switches:
         self._followed = followed
         self._write = write
         self._now = now
-        self._said: set[int] = set()
+        self._said: dict[int, Activation] = {}  # partition -> what makes its slates
 
     def has(self, partition: int) -> bool:
         """Return whether slates of a partition may be published: the topic says by which bundle."""
@@ -70,6 +70,9 @@ class Switches:
 
     async def announce(self, partitions: Collection[int], serving: Activation) -> None:
         """Write which bundle makes the slates of partitions from here on, unless the topic says so already.
+
+        The first `switched` of a partition is preceded by one with what made its slates until then, if this worker did:
+        CURRENT may name another bundle by now, and a rollback needs to know.
 
         No slate of them may be sent meanwhile, and all former ones must be acknowledged. Waits for brokers that cannot answer.
 
@@ -95,9 +98,10 @@ class Switches:
         else:
             return
         records = [
-            Switched(serving.number, serving.bundle, one, ends[one], self._name, self._fence.epoch(one), self._now())
+            Switched(of.number, of.bundle, one, ends[one], self._name, self._fence.epoch(one), self._now())
             for one in due
             if self._fence.owns(one)  # a rebalance may have taken it meanwhile
+            for of in (*self._before(one, serving), serving)
         ]
         if records:
             await self._write(records)
@@ -109,4 +113,11 @@ class Switches:
                     "partitions": {str(one.partition): one.slates for one in records},
                 },
             )
-        self._said |= wanted
+        self._said |= dict.fromkeys(wanted, serving)
+
+    def _before(self, partition: int, serving: Activation) -> list[Activation]:
+        """Return what made the slates of a partition until now, if the topic does not say it; else nothing."""
+        before = self._said.get(partition)
+        if before is None or before.number != CURRENT or before.bundle == serving.bundle:
+            return []
+        return [] if self._followed.log.last(partition) else [before]

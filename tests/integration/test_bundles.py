@@ -102,6 +102,26 @@ def test_a_bundle_is_activated_and_rolled_back_by_command(
     assert (report.violations, report.exit_code, report.numbers_unverifiable) == ([], 0, 0)
 
 
+def test_a_rollback_of_the_first_activation_although_export_has_changed_current(
+    settings: Settings, both: tuple[Path, str, str], workers: Any, events: Events, tmp_path: Path
+) -> None:
+    _, own, other = both
+    folder = tmp_path / "mine"
+    shutil.copytree(both[0], folder)
+    workers(bundles=folder).wait_ready()
+    events.send(100)
+    (folder / "CURRENT").write_text(other + "\n")
+    freshet(settings, folder, "activate", other)
+    events.send(100)
+    assert freshet(settings, folder, "rollback")["bundle"] == own
+    events.send(100)
+    all_committed(settings)
+    assert newest(settings) == {own}
+    assert freshet(settings, folder, "rollback")["bundle"] == other, "and forward again"
+    report = run(settings, wait=30, scope=Scope(bundle=folder, swap_limit=60))
+    assert (report.violations, report.exit_code) == ([], 0)
+
+
 def test_a_worker_that_lacks_the_bundle_refuses_it_and_serves_on(
     settings: Settings, both: tuple[Path, str, str], workers: Any, events: Events, tmp_path: Path
 ) -> None:

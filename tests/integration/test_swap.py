@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.verify import Report, Scope, run
+from stream.core.bundle_log import CURRENT
 from stream.settings import Settings
 from tests.activations import ThreeBundles, activate, broken_bundle, bundle_log, damage, made_by, reports
 from tests.gateway_process import GatewayProcess
@@ -251,7 +252,10 @@ def test_a_gateway_changes_for_itself_and_min_offset_holds(shop: Shop) -> None:
         assert gateway.ask("GET", "/v1/catalogue").body["bundle"] == shop.b
         assert gateway.metric("freshet_api_bundle_info", bundle=shop.b) == 1
         assert {one["process"] for one in reports(shop.settings, "loaded")} == {"worker", "gateway"}
-        assert len(reports(shop.settings, "switched")) == 2, "a gateway makes no slates"
+        of_each = [CURRENT, number]  # what was served before, and what is served now
+        assert [one["activation"] for one in reports(shop.settings, "switched")] == of_each * 2, (
+            "a gateway makes no slates"
+        )
         activate(shop.settings, "0" * 64)
         until(lambda: gateway.metric("freshet_api_bundle_refused") == 1, 60, gateway.awaited("refused"))
         assert gateway.slate("user2").body["bundle"] == shop.b

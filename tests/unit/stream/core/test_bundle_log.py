@@ -140,6 +140,14 @@ def test_a_switch_that_made_no_slate_is_dropped() -> None:
     assert [(one.bundle, one.slates) for one in log.partitions[0].records] == [(A, 3), (C, 9)]
 
 
+def test_the_first_switch_has_what_was_served_before_it() -> None:
+    """An owner writes both at once: no slate lies between them, and what counts is the second."""
+    log = log_of(activate(B), switched(A, slates=9, activation=CURRENT), switched(B, slates=9))
+    assert log.last(0) == switched(B, slates=9)
+    assert log.partitions[0].at(8) is None
+    assert not log.must_switch(0, Activation(0, B))
+
+
 def test_a_switch_of_a_worker_that_lost_the_partition_does_not_count() -> None:
     log = log_of(switched(A, epoch=4), switched(B, partition=1, epoch=2))
     (one,) = log.apply(written(switched(C, slates=5, epoch=3), first=2))

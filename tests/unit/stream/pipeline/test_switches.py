@@ -88,6 +88,38 @@ def test_each_partition_is_said_once_with_where_its_slates_begin() -> None:
     assert [one.activation for one in topic.unread if isinstance(one, Switched)] == [CURRENT] * 3
 
 
+def test_the_first_switch_of_a_partition_also_says_what_made_its_slates_before() -> None:
+    topic = Topic()
+    made = subject(topic)
+    announce(made, [0], Activation(CURRENT, A))
+    announce(made, [0, 1], Activation(3, B))  # 1 was not taken over before: nobody here knows what made its slates
+    of = [(one.partition, one.activation, one.bundle, one.slates) for one in topic.unread if isinstance(one, Switched)]
+    assert of == [(0, CURRENT, A, 100), (0, 3, B, 100), (1, 3, B, 101)]
+    announce(made, [0, 1], Activation(4, A))
+    assert [one.activation for one in topic.unread if isinstance(one, Switched)] == [4, 4], "only the first one"
+    assert topic.log.last(0) == Switched(3, B, 0, 100, NAME, 7, 5)
+
+
+@pytest.mark.parametrize("others", [Switched(CURRENT, B, 0, 3, "2" * 32, 6, 4), Switched(2, A, 0, 3, "2" * 32, 6, 4)])
+def test_what_the_topic_has_said_of_a_partition_is_not_said_again(others: Switched) -> None:
+    topic = Topic()
+    made = subject(topic)
+    announce(made, [0], Activation(CURRENT, A))
+    topic.unread = [others]  # a former owner's
+    announce(made, [0], Activation(3, B))
+    assert [one.activation for one in topic.unread if isinstance(one, Switched)] == [3]
+
+
+def test_the_same_bundle_under_an_activation_is_no_other_one() -> None:
+    topic = Topic()
+    made = subject(topic)
+    announce(made, [0], Activation(CURRENT, A))
+    made.forget()
+    announce(made, [0], Activation(CURRENT, A))
+    announce(made, [0], Activation(3, A))
+    assert [one.activation for one in topic.unread if isinstance(one, Switched)] == [3]
+
+
 def test_a_partition_that_a_rebalance_took_meanwhile_is_left_out() -> None:
     topic, fence = Topic(), Fence()
     fence.owned = {1}

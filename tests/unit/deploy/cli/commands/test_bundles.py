@@ -265,6 +265,26 @@ def test_rollback_takes_what_the_workers_served_before_the_first_activation(
     assert orders(topics) == [new, third], "CURRENT may have been changed since"
 
 
+def test_rollback_takes_what_the_first_switch_says_was_served_before(
+    topics: Topics, folder: Path, old: str, new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`freshet export` has made the new bundle CURRENT before it was activated."""
+    (folder / "CURRENT").write_text(new + "\n")
+    answer = Takes.answer
+
+    def switches(log: Any, number: int, bundle: str) -> None:
+        if number == 0:
+            topics.switch(-1, old, 0)
+        answer(log, number, bundle)
+
+    monkeypatch.setattr(Takes, "answer", switches)
+    said("activate", new)
+    said("rollback")
+    assert orders(topics) == [new, old]
+    said("rollback")
+    assert orders(topics) == [new, old, new]
+
+
 def test_rollback_without_another_bundle_says_so(topics: Topics, old: str) -> None:
     said("activate", old)
     assert f"before {old[:12]}... no other bundle was in force" in failed("rollback")
