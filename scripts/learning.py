@@ -5,20 +5,20 @@ each against the state before it:
 
     frozen   the first run, trained on all before the first day
     tables   the same, with neighbours and popularity that follow the stream
-    head     a head update on the day before, each on the one before
-    full     a full update likewise
+    head     head updates, each from the one before, at most one a day
+    full     full updates likewise, at most one in --full-days
 
-There is no gate in between. It writes learning.json (figures by day, days without choices, and over all days with 95 % intervals
-of the difference to `frozen`) and learning.png.
+An update is made once --events have come since the one before. There is no gate in between. Written are learning.json (figures
+by day, days without choices, the updates, and over all days with 95 % intervals of the difference to `frozen`), learning.png,
+and each run as soon as it is trained: a replay that was cut off goes on with them if it is given the same options.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,61 +53,95 @@ def main() -> None:
     parser.add_argument("--first-minutes", type=float, default=60.0, help="most minutes of the first training")
     parser.add_argument("--epochs", type=int, default=3, help="of an update")
     parser.add_argument("--minutes", type=float, default=60.0, help="most minutes of an update")
+    parser.add_argument("--events", type=int, default=1, help="least number of new events for an update")
+    parser.add_argument("--full-days", type=int, default=1, help="days from one full update to the next")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     holdout = TrainSettings(holdout=0)
     first = replace(holdout, epochs=given.first_epochs, max_minutes=given.first_minutes)
     update = replace(holdout, epochs=given.epochs, max_minutes=given.minutes)
-    found = replay(read(given.data), given.days, first, update, given.out, TextEncoder())
+    plan = Plan(given.days, first, update, given.events, given.full_days)
+    found = replay(read(given.data), plan, given.out, TextEncoder())
     (given.out / "learning.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     draw(found, given.out / "learning.png")
     print(json.dumps(found["all"], indent=1))
 
 
-def replay(
-    data: DataSet, days: int, first: TrainSettings, update: TrainSettings, out: Path, encoder: TextEncoder
-) -> dict[str, Any]:
-    """Return the figures. The first run is kept in `out`, so that a second replay does not train it again.
+@dataclass(frozen=True)
+class Plan:
+    """What is replayed.
 
-    Args:
-        data: The data set, with times.
-        days: Days before the end of the newest one that are replayed.
+    Attributes:
+        days: Days before the end of the newest one.
         first: How to train the first run.
         update: How to train an update. Both must hold out nothing.
-        out: A folder.
-        encoder: Encodes the texts.
+        events: Least number of events since the update before.
+        full_days: Days from one full update to the next.
     """
+
+    days: int
+    first: TrainSettings
+    update: TrainSettings
+    events: int = 1
+    full_days: int = 1
+
+
+class Chain:
+    """Updates of one kind, each from the one before.
+
+    Args:
+        name: `head` or `full`.
+        base: The run before the first update.
+        begin: The first day (since 1970) that it has not learned from.
+        every: Days from one update to the next.
+    """
+
+    def __init__(self, name: str, base: Run, begin: int, every: int) -> None:
+        self.name = name
+        self.run = base
+        self.updates: list[dict[str, Any]] = []
+        self._until = begin
+        self._every = every
+
+    def reach(self, data: DataSet, day: int, plan: Plan, out: Path, encoder: TextEncoder) -> None:
+        """Learn from what came before a day, if an update is due."""
+        part = _before(data, day)
+        new = len(part.events) - len(_before(data, self._until).events)
+        if day - self._until < self._every or new < plan.events:
+            return
+        folder = out / f"{self.name}-{day_of(day * DAY)}"
+        settings = replace(plan.update, head=self.name == "head")
+        self.run = _kept(folder, lambda: train(part, settings, encoder, start=self.run).run)
+        self._until = day
+        about = {"epochs": self.run.settings["epochs_run"], "seconds": round(self.run.seconds, 1)}
+        self.updates.append({"arm": self.name, "before": day_of(day * DAY), "new_events": new, **about})
+        print(json.dumps(self.updates[-1]), flush=True)
+
+
+def replay(data: DataSet, plan: Plan, out: Path, encoder: TextEncoder) -> dict[str, Any]:
+    """Return the figures. Runs that are in `out` already are not trained again."""
     newest = int(data.events["time"].max()) // DAY  # type: ignore[arg-type]
-    begin = newest - days + 1
+    begin = newest - plan.days + 1
     part = _before(data, begin)
-    if not (out / "first" / "run.json").exists():
-        save_run(train(part, first, encoder).run, out / "first")
-    base = load_run(out / "first")
+    base = _kept(out / "first", lambda: train(part, plan.first, encoder).run)
     data = after(base, data)
     ids, text = tuple(item.item for item in data.items), item_vectors(data, encoder)
     rows = read_histories(data.events, None, ids, base.spec, encoder.encode, base.reading, timed=data.timed)
-    training, _ = training_part(part, first, encoder, start=base)
+    training, _ = training_part(part, plan.first, encoder, start=base)
     shape = shape_of(SequentialKnn().fit(training, 0).chosen)
     frozen = ranker_of(over_items(base, ids, text))
     streamed = replace(live_tables(training, TableSettings(STREAMED, shape)), size=len(ids) + 1)
     arms: dict[str, BlendRanker] = {"frozen": frozen, "tables": replace(frozen, live=streamed)}
-    chain: dict[str, Run] = {"head": base, "full": base}
-    seconds = dict.fromkeys(chain, 0.0)
+    chains = [Chain("head", base, begin, 1), Chain("full", base, begin, plan.full_days)]
     listed, empty, values, owners = [], [], [], []
-    trained = begin
     for day in range(begin, newest + 1):
         positions = _positions(rows, day)
         if not len(positions):
             empty.append(day_of(day * DAY))
             continue
-        for name in chain:
-            if trained < day and len(_before(data, day).events) > len(_before(data, trained).events):
-                began = time.monotonic()
-                settings = replace(update, head=name == "head")
-                chain[name] = train(_before(data, day), settings, encoder, start=chain[name]).run
-                seconds[name] += time.monotonic() - began
-            arms[name] = ranker_of(over_items(chain[name], ids, text))
-        trained = day
+        for chain in chains:
+            chain.reach(data, day, plan, out, encoder)
+            arms[chain.name] = ranker_of(over_items(chain.run, ids, text))
         gain = np.stack([gains(ranks(rows, positions, arms[name].scorer(rows))) for name in ARMS], 1)
         values.append(gain)
         owners.append(rows.owner()[positions])
@@ -115,13 +149,19 @@ def replay(
         means = dict(zip(ARMS, np.round(gain.mean(0), 5).tolist(), strict=True))
         listed.append({"day": day_of(day * DAY), "choices": len(positions), "users": users, **means})
         print(json.dumps(listed[-1]), flush=True)
-    whole = np.concatenate(values)
     return {
         "days": listed,
         "days_without_choices": empty,
-        "all": _over_all(whole, np.concatenate(owners)),
-        "seconds_of_updates": seconds,
+        "updates": [one for chain in chains for one in chain.updates],
+        "all": _over_all(np.concatenate(values), np.concatenate(owners)),
     }
+
+
+def _kept(folder: Path, trained: Callable[[], Run]) -> Run:
+    """Return the run in a folder. It is trained only if it is not there."""
+    if not (folder / "run.json").exists():
+        save_run(trained(), folder)
+    return load_run(folder)
 
 
 def _before(data: DataSet, day: int) -> DataSet:

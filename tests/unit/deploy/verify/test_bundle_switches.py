@@ -140,6 +140,36 @@ def test_one_slate_of_another_bundle_is_named(alter: Callable[[Fleet], None]) ->
     assert (found.user, found.topic, found.partition) == (ALICE, fleet.settings.recommendations_topic, PARTITION)
 
 
+def first_swap() -> Fleet:
+    """As `swapped`, but the topic has the old bundle only since the swap, as a worker writes it (docs/swap.md)."""
+    fleet = Fleet()
+    fleet.alice(2)
+    number = fleet.activate(NEW)
+    fleet.switch(OLD, -1)
+    fleet.switch(NEW, number)
+    fleet.alice(2)
+    return fleet
+
+
+@pytest.mark.parametrize(("slate", "bundle"), [(0, NEW), (1, NEW), (1, THIRD), (2, OLD), (2, THIRD), (3, OLD)])
+def test_the_first_switch_of_a_partition_with_what_was_served_before_it(slate: int, bundle: str) -> None:
+    fleet = first_swap()
+    assert judged(fleet).violations == []
+    change_slate(fleet, slate, bundle=bundle)
+    assert judged(fleet).kinds == {"slate-bundle": 1}
+
+
+def test_the_next_owner_follows_the_first_switch_and_not_what_was_before_it() -> None:
+    fleet = first_swap()
+    fleet.later(60_000)
+    fleet.claim(PARTITION, 2)
+    fleet.alice()
+    assert judged(fleet).violations == []
+    fleet.serving = OLD
+    fleet.alice()
+    assert judged(fleet).kinds == {"slate-bundle": 1}
+
+
 def test_a_slate_of_the_next_owner_follows_the_switch_of_the_one_before() -> None:
     fleet = swapped()
     fleet.later(60_000)
