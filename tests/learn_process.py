@@ -17,6 +17,7 @@ class LearnProcess(WorkerProcess):
 
     def __init__(self, settings: Settings, folder: Path, port: int, name: str = "l1") -> None:
         super().__init__(settings, folder, name)
+        self._environment["OMP_NUM_THREADS"] = "1"  # the networks are small
         self.folder = folder
         self.address = f"127.0.0.1:{port}"
         self._port = port
