@@ -35,7 +35,6 @@ from models.network.text import TextEncoder
 from models.text_rating.histories import read_histories
 from models.training.regimes import STREAMED
 from models.training.run import Run, load_run, save_run
-from models.training.sequential.freshet import BlendRanker
 from models.training.sequential.sequential_knn import SequentialKnn, shape_of
 from models.training.tables import TableSettings, live_tables
 from models.training.train import TrainSettings, item_vectors, train, training_part
@@ -103,12 +102,12 @@ class Chain:
         self._until = begin
         self._every = every
 
-    def reach(self, data: DataSet, day: int, plan: Plan, out: Path, encoder: TextEncoder) -> None:
-        """Learn from what came before a day, if an update is due."""
+    def reach(self, data: DataSet, day: int, plan: Plan, out: Path, encoder: TextEncoder) -> bool:
+        """Learn from what came before a day, if an update is due. Return whether it was."""
         part = _before(data, day)
         new = len(part.events) - len(_before(data, self._until).events)
         if day - self._until < self._every or new < plan.events:
-            return
+            return False
         folder = out / f"{self.name}-{day_of(day * DAY)}"
         settings = replace(plan.update, head=self.name == "head")
         self.run = _kept(folder, lambda: train(part, settings, encoder, start=self.run).run)
@@ -116,6 +115,7 @@ class Chain:
         about = {"epochs": self.run.settings["epochs_run"], "seconds": round(self.run.seconds, 1)}
         self.updates.append({"arm": self.name, "before": day_of(day * DAY), "new_events": new, **about})
         print(json.dumps(self.updates[-1]), flush=True)
+        return True
 
 
 def replay(data: DataSet, plan: Plan, out: Path, encoder: TextEncoder) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def replay(data: DataSet, plan: Plan, out: Path, encoder: TextEncoder) -> dict[s
     shape = shape_of(SequentialKnn().fit(training, 0).chosen)
     frozen = ranker_of(over_items(base, ids, text))
     streamed = replace(live_tables(training, TableSettings(STREAMED, shape)), size=len(ids) + 1)
-    arms: dict[str, BlendRanker] = {"frozen": frozen, "tables": replace(frozen, live=streamed)}
+    scorers = {"frozen": frozen.scorer(rows), "tables": replace(frozen, live=streamed).scorer(rows)}
     chains = [Chain("head", base, begin, 1), Chain("full", base, begin, plan.full_days)]
     listed, empty, values, owners = [], [], [], []
     for day in range(begin, newest + 1):
@@ -140,9 +140,9 @@ def replay(data: DataSet, plan: Plan, out: Path, encoder: TextEncoder) -> dict[s
             empty.append(day_of(day * DAY))
             continue
         for chain in chains:
-            chain.reach(data, day, plan, out, encoder)
-            arms[chain.name] = ranker_of(over_items(chain.run, ids, text))
-        gain = np.stack([gains(ranks(rows, positions, arms[name].scorer(rows))) for name in ARMS], 1)
+            if chain.reach(data, day, plan, out, encoder) or chain.name not in scorers:
+                scorers[chain.name] = ranker_of(over_items(chain.run, ids, text)).scorer(rows)
+        gain = np.stack([gains(ranks(rows, positions, scorers[name])) for name in ARMS], 1)
         values.append(gain)
         owners.append(rows.owner()[positions])
         users = len(np.unique(owners[-1]))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from models.data import DataSet, event_messages, item_messages
 from stream.core.messages import SOURCE_TOPICS
 from stream.settings import Settings
-from tests.worker_process import WorkerProcess
+from tests.worker_process import WorkerProcess, environment
 
 
 class LearnProcess(WorkerProcess):
@@ -38,6 +42,18 @@ class LearnProcess(WorkerProcess):
 
     def port(self) -> int:
         return self._port
+
+
+def learned(settings: Settings, folder: Path, *options: str) -> dict[str, Any]:
+    """One turn over `folder`/history, /runs and /bundles -> what it says. The history is captured first."""
+    own = ["--runs", str(folder / "runs"), "--bundles", str(folder / "bundles"), "--once", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.learn_faults", str(folder / "history"), *own, *options],
+        env=environment(settings) | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
 
 
 def write_days(data: DataSet, folder: Path, until: int) -> None:

@@ -628,6 +628,7 @@ def learn(station: Station, first: WorkerProcess) -> None:
     refused, failed = ("FreshetLearnRefused", "l1"), ("FreshetLearnFailed", "l1")
     overdue, absent = ("FreshetLearnOverdue", "l1"), ("FreshetLearnAbsent", "l1")
     write_days(world, data, (day + 20) * DAY)
+    station.traffic.paused.set()  # workers have no part in this, and within minutes their users would have seen every item
     try:
         learns.learns(*options, "9")
         until(lambda: learns.runs() and turns(outcome="published"), TRAINS, published)
@@ -660,6 +661,7 @@ def learn(station: Station, first: WorkerProcess) -> None:
         station.resolves(30, absent)
     finally:
         learns.close()
+        station.traffic.paused.clear()
 
 
 def other_bundle(folder: Path) -> Path:
