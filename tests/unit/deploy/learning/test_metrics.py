@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import pytest
 
-from deploy.learning import metrics as module
 from deploy.learning.learn import NOTHING, PUBLISHED, REFUSED, Outcome
 from deploy.learning.metrics import LearnMetrics
 
@@ -15,13 +17,14 @@ def value(metrics: LearnMetrics, name: str) -> float | None:
 
 def test_a_turn_that_does_not_end_is_overdue_and_one_that_ends_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     metrics = LearnMetrics(60.0)
     now[0] += 50
     assert value(metrics, "overdue_seconds") == 0
     now[0] += 15
     assert value(metrics, "overdue_seconds") == 5, "the first one, since the start"
-    for end in (lambda: metrics.ended(Outcome(NOTHING)), metrics.failed):
+    ends: tuple[Callable[[], None], ...] = (lambda: metrics.ended(Outcome(NOTHING)), metrics.failed)
+    for end in ends:
         end()
         assert value(metrics, "overdue_seconds") == 0
         now[0] += 70
