@@ -185,22 +185,30 @@ def _over_all(values: Doubles, owners: Rows) -> dict[str, Any]:
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
-    """Draw NDCG@10 over all choices up to each day."""
+    """Draw how far each arm is from `frozen` over all choices up to each day, its updates, and the choices of each day."""
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import dates, pyplot
 
     days = found["days"]
-    count = np.cumsum([day["choices"] for day in days])
-    figure, axis = pyplot.subplots(figsize=(8, 4), layout="constrained")
-    for name in ARMS:
-        total = np.cumsum([day[name] * day["choices"] for day in days])
-        axis.plot([day["day"] for day in days], total / count, marker="o", label=name)
-    axis.set(title="NDCG@10 over all choices so far, each ranked before it is known", ylim=(0, None))
-    axis.tick_params(axis="x", labelrotation=90)
-    axis.legend()
-    figure.savefig(path, dpi=120)
+    when = np.array([one["day"] for one in days], "datetime64[D]")
+    choices = np.array([one["choices"] for one in days])
+    mean = {name: np.cumsum([one[name] for one in days] * choices) / np.cumsum(choices) for name in ARMS}
+    figure, (upper, lower) = pyplot.subplots(2, sharex=True, figsize=(8, 5), layout="constrained", height_ratios=(3, 1))
+    upper.axhline(0, color="grey", linewidth=1, label=f"frozen: {mean['frozen'][-1]:.4f} in the end")
+    for name in ARMS[1:]:
+        less = mean[name] - mean["frozen"]
+        low, high = found["all"][name]["less frozen"]
+        line = upper.plot(when, less, marker=".", label=f"{name}: {mean[name][-1]:.4f} ({low:+.4f} to {high:+.4f})")
+        updates = np.array([one["before"] for one in found["updates"] if one["arm"] == name], "datetime64[D]")
+        upper.plot(updates, less[np.searchsorted(when, updates)], "^", color=line[0].get_color())
+    upper.set(title="NDCG@10 less that of frozen, over all choices so far; triangles: updates")
+    upper.legend(loc="upper left")
+    lower.bar(when, choices, color="grey")
+    lower.set(ylabel="choices", yscale="symlog", ylim=(0, None))
+    lower.xaxis.set_major_formatter(dates.DateFormatter("%d %b"))
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 
