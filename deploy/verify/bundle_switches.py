@@ -25,6 +25,9 @@ from stream.settings import Settings
 MARGIN_MS: Final = 10_000
 """Milliseconds by which the brokers' clocks may differ."""
 
+MAX_TIME: Final = 253_402_300_799_999  # the year 9999
+MAX_REASON: Final = 1024
+
 _ID = re.compile(r"[0-9a-f]{64}")
 
 
@@ -96,12 +99,23 @@ def _take(found: BundleRecords, record: Record) -> None:
         return
     kind, bundle = body.get("kind"), body["bundle"]
     if kind == "activate" and record.key == b"activate":
+        if not _is_moment(body.get("time")) or not _is_reason(body.get("reason", "")):
+            return
         found.activations.append(Activation(record.offset, bundle, record.timestamp))
     elif kind == "refused" and _are_numbers(body, "activation"):
         found.refused.add((body["activation"], str(body.get("worker"))))
     elif kind == "switched" and _are_numbers(body, "partition", "slates", "epoch"):
         switch = Switch(body["epoch"], record.offset, body["slates"], bundle, record.timestamp)
         found.switches.setdefault(body["partition"], []).append(switch)
+
+
+def _is_moment(value: object) -> bool:
+    """Return whether a value is a time in epoch ms: a whole number, which may be written as 3.0."""
+    return type(value) in (int, float) and 0 <= value <= MAX_TIME and value == int(value)  # type: ignore[operator, call-overload]
+
+
+def _is_reason(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_REASON
 
 
 def _are_numbers(body: dict[str, Any], *names: str) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from deploy.clients.log_reader import Log, Record, Span, TopicPartition
+from deploy.clients.printable import printable
 from deploy.verify.accepted_settings import Accepts
 from deploy.verify.fingerprints import LONGEST_POSITION, ORIGINAL_RECORD
 from deploy.verify.report import Kind, Report, Violation
@@ -147,25 +148,101 @@ def check_tables(
 
 
 def _read(log: Log, topic: str, report: Report) -> Published:
-    """Read the topic, and check that each epoch follows the one before."""
+    """Read the topic, and check that each epoch follows the one before, and that the newest record of each key has its form."""
     found = Published()
+    wrong: dict[bytes, Violation] = {}
     for record in log.records(topic, log.spans([topic])):
         key = record.key or b""
-        if key == CLOSED:
-            closed = json.loads(record.value or b"null")
-            before = found.closed
-            if before is not None and (
-                closed["epoch"] <= before["epoch"]
-                or any(closed["offsets"].get(name, 0) < offset for name, offset in before["offsets"].items())
-            ):
-                message = f"epoch {closed['epoch']} after {before['epoch']}: its number or an offset goes back"
-                report.add(Violation("table-stale", message, topic=topic, partition=0, offset=record.offset))
-            found.closed, found.offset = closed, record.offset
-        elif key.startswith(ROW) and record.value is None:
-            found.rows.pop(key[len(ROW) :].decode(), None)
-        elif key.startswith(ROW):
-            found.rows[key[len(ROW) :].decode()] = json.loads(record.value or b"null")
+        if key != CLOSED and not key.startswith(ROW):
+            continue  # it says nothing of an epoch
+        wrong.pop(key, None)
+        try:
+            if key == CLOSED:
+                closed = _closed(record.value)
+                _follows(closed, found.closed, topic, record.offset, report)
+                found.closed, found.offset = closed, record.offset
+            elif record.value is None:
+                found.rows.pop(_item(key), None)
+            else:
+                row = _row(record.value, _item(key))
+                found.rows[row["item"]] = row
+        except (ValueError, RecursionError) as error:
+            name = key.decode("utf-8", "replace")
+            found.rows.pop(name.removeprefix("i:"), None)
+            message = f"the newest record with the key {printable(name[:60])!r} is not acceptable: {error}"
+            wrong[key] = Violation("table-stale", message, topic=topic, partition=0, offset=record.offset)
+    for violation in wrong.values():
+        _add(report, violation)
     return found
+
+
+def _follows(
+    closed: Mapping[str, Any], before: Mapping[str, Any] | None, topic: str, offset: int, report: Report
+) -> None:
+    """Check that an epoch is newer than the one before."""
+    if before is None:
+        return
+    if closed["epoch"] <= before["epoch"] or any(
+        closed["offsets"].get(name, 0) < counted for name, counted in before["offsets"].items()
+    ):
+        message = f"epoch {closed['epoch']} after {before['epoch']}: its number or an offset goes back"
+        report.add(Violation("table-stale", message, topic=topic, partition=0, offset=offset))
+
+
+def _item(key: bytes) -> str:
+    """Return the item of a row's key. Raises ValueError."""
+    return key[len(ROW) :].decode()
+
+
+def _row(value: bytes, item: str) -> dict[str, Any]:
+    """Return the row in a record. Raises ValueError if it has not the form that docs/tables.md describes."""
+    row = _object(value, ("item",), ("epoch", "count", "popular", "touched"), ())
+    if row["item"] != item:
+        raise ValueError("item: it is not that of the key")
+    near = row.get("near")
+    if not isinstance(near, list) or not all(
+        isinstance(one, list) and len(one) == 2 and isinstance(one[0], str) and _is_count(one[1]) for one in near
+    ):
+        raise ValueError("near: expected a list of [item, sum]")
+    return row
+
+
+def _closed(value: bytes | None) -> dict[str, Any]:
+    """Return the closing record. Raises ValueError if it has not the form that docs/tables.md describes."""
+    if value is None:
+        raise ValueError("there is no value")
+    closed = _object(
+        value,
+        ("hash", "bundle"),
+        ("epoch", "landmark", "now", "near_half_life", "prior_half_life", "keep", "reach", "cap", "rows", "created"),
+        ("back", "shrink", "decay"),
+    )
+    offsets = closed.get("offsets")
+    if not isinstance(offsets, dict) or not all(map(_is_count, offsets.values())):
+        raise ValueError("offsets: expected a first offset for each source partition")
+    return closed
+
+
+def _object(value: bytes, texts: Sequence[str], counts: Sequence[str], numbers: Sequence[str]) -> dict[str, Any]:
+    """Return a JSON object with these fields: texts, whole numbers from 0, numbers from 0. Raises ValueError."""
+    found = json.loads(value)
+    if not isinstance(found, dict):
+        raise ValueError("expected a JSON object")
+    for name in texts:
+        if not isinstance(found.get(name), str):
+            raise ValueError(f"{name}: expected a text")
+    for name in counts:
+        if not _is_count(found.get(name)):
+            raise ValueError(f"{name}: expected a whole number from 0")
+    for name in numbers:
+        one = found.get(name)
+        if type(one) not in (int, float) or not 0 <= one < math.inf:
+            raise ValueError(f"{name}: expected a number from 0")
+    return found
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _readable(
@@ -383,8 +460,11 @@ _PLAIN: Final[dict[str, Any]] = {"sort_keys": True, "ensure_ascii": False, "sepa
 
 def _violation(report: Report, kind: Kind, message: str, found: Published, settings: Settings) -> None:
     """Report a violation; more than MOST of one kind are only counted."""
-    violation = Violation(kind, message, topic=settings.tables_topic, partition=0, offset=found.offset)
-    if report.kinds[kind] < MOST:
+    _add(report, Violation(kind, message, topic=settings.tables_topic, partition=0, offset=found.offset))
+
+
+def _add(report: Report, violation: Violation) -> None:
+    if report.kinds[violation.kind] < MOST:
         report.add(violation)
     else:
-        report.kinds[kind] += 1
+        report.kinds[violation.kind] += 1

@@ -298,6 +298,18 @@ def test_forged_records_count_for_nothing() -> None:
     for key, value in (
         (b"activate", b"{"),
         (b"activate", b'{"kind": "activate", "bundle": 7}'),
+        (b"activate", json.dumps({"kind": "activate", "bundle": THIRD}).encode()),  # workers need its time
+        *(
+            (b"activate", json.dumps({"kind": "activate", "bundle": THIRD, "time": fleet.now} | wrong).encode())
+            for wrong in (
+                {"time": -1},
+                {"time": 1.5},
+                {"time": True},
+                {"time": 10**15},
+                {"reason": 1},
+                {"reason": "x" * 1025},
+            )
+        ),
         (b"x", b"[]"),
         (None, None),
     ):

@@ -243,6 +243,61 @@ def test_an_epoch_that_goes_back_is_red(world: Counted) -> None:
     assert "epoch 1 after 1" in str(report.violations[-1])
 
 
+BAD_RECORDS: list[tuple[bytes, bytes | None, str]] = [
+    (b"i:i1", b"x", "Expecting value"),
+    (b"i:i1", b"", "Expecting value"),
+    (b"i:i1", b"[" * 100_000, ""),
+    (b"i:i1", b'{"item": "i1"}', "epoch: expected a whole number"),
+    (b"i:i1", b'{"item": "i2", "epoch": 1, "count": 1, "popular": 1, "touched": 1, "near": []}', "not that of the key"),
+    (
+        b"i:i1",
+        b'{"item": "i1", "epoch": 1, "count": 1, "popular": true, "touched": 1, "near": []}',
+        "popular: expected",
+    ),
+    (
+        b"i:i1",
+        b'{"item": "i1", "epoch": 1, "count": 1, "popular": 1, "touched": 1, "near": [["i2"]]}',
+        "near: expected",
+    ),
+    (b"i:\xff", b"{}", "utf-8"),
+    (b"e", b"{", "key 'e'"),
+    (b"e", None, "no value"),
+    (b"e", b"[]", "expected a JSON object"),
+    (b"e", b'{"hash": 1}', "hash: expected a text"),
+    (b"e", b'{"hash": "h", "bundle": "b", "epoch": -1}', "epoch: expected a whole number"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "text"), BAD_RECORDS)
+def test_a_record_of_another_form_is_red_until_a_good_one_follows(
+    world: Counted, key: bytes, value: bytes | None, text: str
+) -> None:
+    world.events()
+    world.count()
+    world.publish()
+    world.log.append(world.settings.tables_topic, 0, b"foreign", b"x")
+    assert of_tables(world.check()) == set()
+    world.log.append(world.settings.tables_topic, 0, key, value)
+    report = world.check()
+    assert "table-stale" in of_tables(report)
+    assert any("is not acceptable" in str(one) and text in str(one) for one in report.violations)
+    if key == b"i:\xff":
+        return
+    world.written.clear()
+    world.publish()
+    assert of_tables(world.check()) == set()
+
+
+def test_a_closing_record_with_numbers_that_are_none_is_red(world: Counted) -> None:
+    world.events()
+    world.count()
+    world.publish()
+    closed = json.loads(tables.encode_closed(world.epoch().closed))
+    for changed in ({"back": "x"}, {"shrink": -1}, {"decay": None}, {"offsets": [1]}, {"offsets": {"clicks/0": "1"}}):
+        world.log.append(world.settings.tables_topic, 0, tables.CLOSED_KEY, json.dumps(closed | changed).encode())
+        assert "table-stale" in of_tables(world.check())
+
+
 def test_offsets_beyond_the_log_are_red(world: Counted) -> None:
     world.events()
     world.count()
