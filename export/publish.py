@@ -8,10 +8,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -59,6 +60,10 @@ from stream.inference.bundle import (
 )
 from stream.inference.models import open_models
 from stream.inference.text_encoder import open_encoder
+
+HIDDEN: Final = ".publishing-"
+LEFT: Final = 86_400.0
+"""Seconds after which a hidden folder is one that a kill has left: nothing takes so long to publish."""
 
 
 def build(run: Run, bert: Any = None, text: bytes | None = None, base: Bundle | None = None) -> dict[str, bytes]:
@@ -223,10 +228,17 @@ def publish(files: Mapping[str, bytes], bundles: Path, *, switch: bool = True) -
 
 
 def hidden_folder(bundles: Path) -> Path:
-    """Make a new folder below `bundles` that no reader looks at. Raises BundleError if `bundles` cannot be written."""
+    """Make a new folder below `bundles` that no reader looks at, and delete those that kills have left.
+
+    Raises BundleError if `bundles` cannot be written.
+    """
     try:
         bundles.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=".publishing-", dir=bundles))
+        for left in bundles.glob(f"{HIDDEN}*"):
+            with suppress(OSError):  # another process may delete it, too
+                if time.time() - left.stat().st_mtime > LEFT:
+                    shutil.rmtree(left)
+        return Path(tempfile.mkdtemp(prefix=HIDDEN, dir=bundles))
     except OSError as error:
         raise BundleError(f"{bundles}: cannot be written: {error.strerror}") from None
 

@@ -6,6 +6,7 @@ interrupted. stream.core.errors defines the others, and other causes of 70.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -30,6 +31,8 @@ from stream.observability import logs
 log = logging.getLogger("freshet.fatal")
 
 INTERRUPTED = 130
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""What a disk says. A write does not name its file."""
 COMMANDS = (
     "broker",
     "topics",
@@ -142,9 +145,9 @@ def main() -> None:
         print(signals.SAID, file=sys.stderr)
         sys.exit(INTERRUPTED)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in DISK:
             _end_as_bug(error)
-        _end(FreshetError(f"{error.strerror}: {error.filename}"), 74)
+        _end(FreshetError(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)), 74)
     except ModuleNotFoundError as error:
         extra = _extra_with(error.name or "")
         if not extra:

@@ -50,6 +50,7 @@ from stream.core.errors import DataError, DiskError, LossError, RecordError
 from stream.core.json_body import JsonDecoder, text_of
 from stream.core.keys import key_of, user_of
 from stream.core.messages import CLICK, SOURCE_TOPICS, Item
+from stream.core.times import date
 from stream.settings import Settings
 
 ROWS: Final = 100_000
@@ -201,6 +202,8 @@ class Capture:
                 f"{topic}/{partition} ends at offset {span.end}, but {self._folder} has it up to {at}: the topic was deleted and "
                 "made again, or cut; capture into another folder"
             )
+        if at < span.end:
+            self._require_same(topic, partition, before, span)
         missing = max(0, span.start - at)
         if missing and not self._accept_loss:
             raise LossError(
@@ -221,6 +224,24 @@ class Capture:
             if rows.forget:
                 done.forgotten += self._erase(kind, partition, one, rows.forget)
             at, missing = end, 0
+
+    def _require_same(self, topic: str, partition: int, before: list[Range], span: Span) -> None:
+        """Check by the newest record of the folder that the topic is the one it was captured from. Raises LossError."""
+        for one in reversed(before):
+            paths = [*one.files(), *(path for path in [one.path / REFUSED] if path.exists())]
+            if not paths:
+                continue  # only control records
+            offset, appended = max(table(path).select("offset", "appended").row(-1) for path in paths)
+            if offset < span.start:
+                return  # it is deleted
+            for record in self._log.records(topic, {(topic, partition): Span(offset, offset + 1)}):
+                if record.timestamp != appended:
+                    raise LossError(
+                        f"{topic}/{partition}: the record at offset {offset} was appended at {date(record.timestamp)}, but "
+                        f"{self._folder} has one of {date(appended)} there: the topic was deleted and made again, or the brokers "
+                        "are of another cluster; capture into another folder"
+                    )
+            return
 
     def _rows(self, kind: str, topic: str, partition: int, span: Span) -> Rows:
         rows = Rows()

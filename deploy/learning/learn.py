@@ -15,6 +15,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +30,7 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load as load_tensors
 
-from stream.core.errors import BundleError, DataError
+from stream.core.errors import BundleError, DataError, DiskError
 from stream.core.validation import Rules
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ GOLDEN: Final = "golden"
 DAY: Final = 86_400_000
 CHECKPOINTS: Final = ".checkpoints"
 TEXTS: Final = ".texts.npz"
+_ID = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -218,13 +220,23 @@ class Learner:
         Raises:
             DataError: The data cannot be learned from, or there is no run of the served bundle.
             BundleError: The served bundle is damaged.
+            DiskError: A folder cannot be read or written.
             And what capturing raises.
         """
+        try:
+            return self._turn()
+        except OSError as error:
+            raise DiskError(_trouble(error, self._settings.runs)) from None
+
+    def _turn(self) -> Outcome:
         from models.network.text_store import StoredTexts
 
         began = time.monotonic()
         for half in self._settings.runs.glob(f"{HALF}*"):
             shutil.rmtree(half, ignore_errors=True)
+        for gone in self._settings.bundles.glob(".*"):
+            if _ID.fullmatch(gone.name[1:]):  # a kill came while it was deleted
+                shutil.rmtree(gone, ignore_errors=True)
         if self._capture is not None:
             self._capture()
         served = self._served()
@@ -252,8 +264,8 @@ class Learner:
         key = sha256(mark.encode()).hexdigest()
         name = self._made(key)
         if name and (self._settings.runs / name / GATE).exists():
-            verdict = _read(self._settings.runs / name / GATE)
-            if verdict["reasons"] or (self._settings.runs / name / BUNDLE).exists():
+            reasons, _ = _said(self._settings.runs / name / GATE)
+            if reasons or (self._settings.runs / name / BUNDLE).exists():
                 return Outcome(NOTHING, bundle)
         if not name:
             name = self._train(part, served, encoder, key, update)
@@ -261,19 +273,19 @@ class Learner:
         path = self._settings.runs / name / GATE
         if not path.exists():
             _write(path, _verdict(self._judge(data, since, served, run, encoder, limits)))
-        verdict = _read(path)
-        reasons = tuple((one["reason"], one["text"]) for one in verdict["reasons"])
+        reasons, figures = _said(path)
         if not reasons:
-            run = replace(run, lineage=dict(run.lineage) | {"gate": verdict["figures"]})
+            run = replace(run, lineage=dict(run.lineage) | {"gate": figures})
             try:
                 identity = self._publish(run, served)
             except BundleError as error:
                 reasons = ((PARITY if "away from torch" in str(error) else GOLDEN, str(error)),)
-                _write(path, verdict | {"reasons": [{"reason": one, "text": text} for one, text in reasons]})
+                told = [{"reason": one, "text": text} for one, text in reasons]
+                _write(path, {"reasons": told, "figures": figures})
         if reasons:
-            return Outcome(REFUSED, bundle, name, str(run.lineage["update"]), reasons, verdict["figures"])
+            return Outcome(REFUSED, bundle, name, str(run.lineage["update"]), reasons, figures)
         _write(self._settings.runs / name / BUNDLE, {"bundle": identity})
-        return Outcome(PUBLISHED, identity, name, str(run.lineage["update"]), (), verdict["figures"])
+        return Outcome(PUBLISHED, identity, name, str(run.lineage["update"]), (), figures)
 
     def _data(self, served: _Served | None) -> DataSet:
         """Read the data with the choices, weights and rating scale of the served run. Raises DataError."""
@@ -294,6 +306,11 @@ class Learner:
 
         identity = self._serving.bundle()
         if not identity:
+            if self._settings.start is not None:
+                raise DataError(
+                    f"{self._settings.bundles}: no bundle is in use, so none was exported from {self._settings.start}: export it "
+                    "first, correct --bundles, or leave --from out to train from nothing"
+                )
             return None
         bundle = load(self._settings.bundles / identity)
         weights = {
@@ -301,6 +318,7 @@ class Learner:
         }
         for folder in self._runs():
             if _same(folder, bundle, weights):
+                _finish(folder, identity)
                 return _Served(bundle, load_run(folder), folder.name)
         start = self._settings.start
         if start is None or not _same(start, bundle, weights):
@@ -441,7 +459,21 @@ class Learner:
 
 
 def _bundle_of(folder: Path) -> str:
-    return str(_read(folder / BUNDLE)["bundle"]) if (folder / BUNDLE).exists() else ""
+    """Return the bundle that a run became; "" if none. Raises DataError."""
+    if not (folder / BUNDLE).exists():
+        return ""
+    bundle = str(_read(folder / BUNDLE).get("bundle"))
+    if not _ID.fullmatch(bundle):
+        raise DataError(f"{folder / BUNDLE}: expected the id of a bundle, 64 hex digits")
+    return bundle
+
+
+def _finish(folder: Path, bundle: str) -> None:
+    """Write which bundle a run of this loop became, if a kill came between: else neither it nor its parent is known as ours."""
+    if (folder / ABOUT).exists() and (folder / GATE).exists() and not (folder / BUNDLE).exists():
+        reasons, _ = _said(folder / GATE)
+        if not reasons:  # a refused one was exported by hand
+            _write(folder / BUNDLE, {"bundle": bundle})
 
 
 def _same(folder: Path, bundle: Bundle, weights: Mapping[str, Any]) -> bool:
@@ -463,6 +495,22 @@ def _verdict(found: Verdict) -> dict[str, Any]:
         "reasons": [{"reason": one.name, "text": one.text} for one in found.reasons],
         "figures": dict(found.figures),
     }
+
+
+def _said(path: Path) -> tuple[tuple[tuple[str, str], ...], dict[str, Any]]:
+    """Return what a gate.json says: the reasons, name and text each, and the figures. Raises DataError."""
+    found = _read(path)
+    try:
+        return tuple((str(one["reason"]), str(one["text"])) for one in found["reasons"]), dict(found["figures"])
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{path}: expected `reasons` and `figures`: delete the folder {path.parent}") from None
+
+
+def _trouble(error: OSError, folder: Path) -> str:
+    """Return what the disk says, and where."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):  # of each file that could not be copied
+        return f"{folder}: {str(error.args[0][0][-1])[:200]}"
+    return f"{error.filename or folder}: {error.strerror or str(error)[:200]}"
 
 
 def _now() -> str:

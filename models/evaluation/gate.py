@@ -122,7 +122,7 @@ def judged_since(data: DataSet, limits: Limits) -> int:
     if int(times[0]) >= since:
         raise DataError(
             f"{data.name}: all events are within the {days} days that are judged; expected some before {day_of(since)} to "
-            "learn from"
+            "learn from (fewer days are judged if fewer users are asked for: --judge-users, --judge-most-days)"
         )
     return since
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from models.data.choices import parse_choices
 from models.data.histories import Flags, Floats
@@ -140,9 +140,8 @@ def save_run(run: Run, folder: Path) -> None:
     """Write `run` into `folder`. run.json is written last, so a folder without it is an unfinished run."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").unlink(missing_ok=True)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in run.network.state_dict().items()}, folder / "weights.safetensors"
-    )
+    weights = save({name: tensor.contiguous() for name, tensor in run.network.state_dict().items()})
+    (folder / "weights.safetensors").write_bytes(weights)  # so that a full disk is an OSError
     np.save(folder / "text.npy", run.text)
     np.save(folder / "popularity.npy", run.popularity)
     np.savez(folder / "neighbours.npz", index=run.neighbours.index, weight=run.neighbours.weight)

@@ -12,6 +12,7 @@ from msgspec import Struct
 from stream.core.errors import RecordError
 from stream.core.messages import MAX_ATTRIBUTE, MAX_DEPTH, MAX_ID, MAX_NAME, MAX_VALUES, AttributeValue, Item, Rule
 from stream.core.refusals import (
+    HEX,
     TIMES,
     Unread,
     expected,
@@ -187,7 +188,8 @@ def _refuse(
         _refuse_attribute(value, texts=texts)
     detail = f"found {found(value, texts=texts)}, expected " if field in fields else "expected "
     if "regex" in message:
-        raise RecordError("validate", "out_of_range", name, detail + USER)
+        wanted = expected(kind, field)
+        raise RecordError("validate", "out_of_range", name, detail + (wanted if wanted.endswith(HEX) else USER))
     detail += expected(kind, field)
     if "length" in message:
         short = "length >=" in message

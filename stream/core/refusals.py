@@ -36,6 +36,10 @@ _KINDS: Final = {
 }
 
 
+HEX: Final = "hex digits"
+_HEX = re.compile(r"\^\[0-9a-f\]\{(\d+)\}\$")
+
+
 class Unread(NamedTuple):
     """The text of a number that no type can hold, such as 1e400."""
 
@@ -109,6 +113,8 @@ def _words(kind: Any) -> str:
     if isinstance(kind, msgspec.inspect.UnionType):
         return " or ".join(_words(one) for one in kind.types)
     if isinstance(kind, msgspec.inspect.StrType):
+        if kind.pattern and (digits := _HEX.fullmatch(kind.pattern)):
+            return f"{digits[1]} {HEX}"
         least, most = kind.min_length or 0, kind.max_length
         return "a text" + ("" if most is None else f" of {least} to {most} characters")
     if isinstance(kind, msgspec.inspect.IntType):

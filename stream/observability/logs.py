@@ -28,6 +28,8 @@ QUIET: Final = {
     "kafka": logging.WARNING,
     "kafka.admin": logging.ERROR,  # it warns about each group member with Faust's metadata, which it cannot read
     "asyncio": logging.WARNING,
+    "onnx_ir": logging.WARNING,
+    "onnxscript": logging.WARNING,
     "rocksdict": logging.WARNING,
     "stream.app": logging.WARNING,  # mode logs each service's start under the module of its class
     "stream.kafka": logging.WARNING,

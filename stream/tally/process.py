@@ -358,17 +358,17 @@ class TallyProcess:
         if newest is not None and any(offsets.get(name, 0) < offset for name, offset in newest.offsets.items()):
             return False  # what is counted again has not reached it
         waiting, most = self._waiting(), self._settings.tally_epoch_events
-        if not waiting:
+        if not waiting and (newest is None or self._publisher.whole):
             return False
         pause = max(self._settings.tally_epoch_seconds, PAUSE * self._took)
         return bool(most and waiting >= most) or time.monotonic() - self._since >= pause
 
     async def _publish(self) -> None:
-        """Close an epoch, unless it would be the same as the newest one."""
+        """Close an epoch, unless it would be the same as the newest one, and the topic holds that."""
         began = time.monotonic()
         epoch = await self._call("an epoch to be made", self._close)
         newest = self._publisher.closed
-        if newest is None or newest.hash != epoch.closed.hash:
+        if newest is None or newest.hash != epoch.closed.hash or not self._publisher.whole:
             rows = await self._publisher.publish(epoch)
             self._metrics.rows.inc(rows)
             self._metrics.closed(epoch.closed)

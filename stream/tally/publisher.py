@@ -62,6 +62,7 @@ class Publisher:
         self._topic = settings.tables_topic
         self._identity = f"{settings.app_id}-tally"
         self._producer: Any = None
+        self._whole = True  # whether the newest closing record can be read, and the rows are those of its hash
         self._written: dict[str, bytes] = {}  # item -> digest of its row's line; b"" if the row must be written again
 
     async def start(self) -> None:
@@ -110,12 +111,17 @@ class Publisher:
                 await self._producer.send_and_wait(self._topic, closing, key=CLOSED_KEY, partition=0)
         except KafkaError as error:
             raise self._meaning(error, "Write") from None
-        self._written, self.closed = digests, epoch.closed
+        self._written, self.closed, self._whole = digests, epoch.closed, True
         return len(changed) + len(gone)
 
     def tasks(self) -> Iterator[tuple[str, Any]]:
         """Yield the tasks that must not end on their own."""
         yield from producer_tasks("the tally's producer", self._producer)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the topic holds the rows of the newest epoch, and no record that is not acceptable."""
+        return self._whole and all(self._written.values())
 
     async def stop(self) -> None:
         """Close the producer. May be called twice."""
@@ -144,6 +150,7 @@ class Publisher:
         whole = self.closed is not None and self.closed.hash == hash_of_lines(
             (lines[item] for item in sorted(lines)), self.closed
         )
+        self._whole = self._whole and (whole or not rows)
         if rows and not whole:
             log.warning("%s does not hold the rows of its newest epoch: all rows are written again", self._topic)
         self._written = {item: digest(lines[item]) if whole and item in lines else b"" for item in rows}
@@ -153,7 +160,9 @@ class Publisher:
         try:
             item = item_of(record.key)
             if item is None:
+                self._whole = False
                 self.closed = decode_closed(record.value)
+                self._whole = True
             elif record.value is None:
                 rows.pop(item, None)
             else:

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from export.publish import build, publish
+from export.publish import build, hidden_folder, publish
 from models.training.neighbours import NeighbourSettings
 from models.training.tables import TableSettings
 from stream.core.errors import BundleError
@@ -384,3 +384,12 @@ def test_the_strength_of_diversity_is_read_and_is_0_in_bundles_of_earlier_versio
     assert load(folder).diversity == 0.35
     with pytest.raises(BundleError, match=r"diversity.strength"):
         load(resealed(folder, with_strength(1.5)))
+
+
+def test_hidden_folders_that_kills_have_left_are_deleted(tmp_path: Path) -> None:
+    old, running = tmp_path / ".publishing-old", tmp_path / ".publishing-running"
+    old.mkdir()
+    running.mkdir()
+    os.utime(old, (1, 1))
+    made = hidden_folder(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([made, running])

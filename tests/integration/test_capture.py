@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from deploy.clients.forgetting import ask_to_forget
+from deploy.clients.producer import Producer
 from deploy.learning.capture import HALF
 from models.data import read
 from models.data.capture import table
+from stream.core import bundle_log
 from stream.core.messages import SOURCE_TOPICS
 from stream.settings import Settings
 from tests.capture_process import captured, command, held, ranges_in
@@ -97,3 +99,33 @@ def test_without_a_broker_it_says_so(tmp_path: Path) -> None:
     assert done.returncode == 69
     assert done.stderr.startswith("freshet: ")
     assert "Traceback" not in done.stderr
+
+
+def test_learn_says_that_an_activation_decides_what_is_served(world: Callable[..., Settings], tmp_path: Path) -> None:
+    """Without --activate it changes CURRENT, which nobody looks at any more."""
+    settings = world(partitions=2)
+    words = [
+        "learn",
+        str(tmp_path / "kept"),
+        "--runs",
+        str(tmp_path / "runs"),
+        "--bundles",
+        str(tmp_path / "bundles"),
+        "--once",
+    ]
+
+    def says(*more: str) -> bool:
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy.cli", *words, *more],
+            env=environment(settings), capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 65, done.stderr  # there is nothing to learn from
+        return "a bundle was activated" in done.stderr
+
+    assert not says()
+    record = bundle_log.Activate("a" * 64, 1)
+    with Producer(settings) as producer:
+        sent = producer.send(settings.bundles_topic, bundle_log.key_of(record), bundle_log.encode(record))
+        producer.position(sent)
+    assert says()
+    assert not says("--activate")

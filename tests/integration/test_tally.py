@@ -20,6 +20,7 @@ from deploy.clients.log_reader import KafkaLog
 from deploy.clients.murmur2 import murmur2
 from deploy.clients.producer import Producer
 from deploy.verify import Report, Scope, check
+from stream.catalogue.tables import EpochRows
 from stream.core import tables
 from stream.core.tally import ForwardDecay, PairShape, tally_of
 from stream.settings import Settings
@@ -171,6 +172,31 @@ def test_an_epoch_that_was_altered_is_red(world: Callable[..., Settings], tally:
         assert of_tables(recounted(settings, bundles)) == {kind}
     tally(settings).once()  # it finds an epoch that is not its own, and publishes the right one
     assert of_tables(recounted(settings, bundles)) == set()
+
+
+def test_a_record_of_another_form_is_mended_by_the_next_tally(
+    world: Callable[..., Settings], tally: Any, bundles: Path
+) -> None:
+    """No event comes meanwhile. Until then, no worker could use the epoch."""
+    settings = world(partitions=2)
+    send(settings, 200).close()
+    tally(settings).once()
+    rows, closed = epoch_of(settings)
+    assert closed is not None
+    for number, key in enumerate((tables.row_key(next(iter(rows))), tables.row_key("stranger"), tables.CLOSED_KEY)):
+        with Producer(settings) as producer:
+            producer.position(producer.send(settings.tables_topic, key, b"x"))
+        assert "table-stale" in of_tables(recounted(settings, bundles))
+        tally(settings).once()
+        assert of_tables(recounted(settings, bundles)) == set()
+        log = KafkaLog(settings)
+        records = log.records(settings.tables_topic, log.spans([settings.tables_topic]))
+        served = EpochRows()
+        served.apply([(record.offset, record.key, record.value) for record in records])
+        log.close()
+        assert served.current is not None
+        assert served.current.closed.epoch == number + 2
+        assert served.current.closed.hash == closed.hash
 
 
 def recounted(settings: Settings, bundles: Path) -> Report:

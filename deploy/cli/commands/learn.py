@@ -16,12 +16,13 @@ import typer
 from deploy.cli import bounds, signals
 from deploy.cli.commands.train import DAYS, REPLAY, Days, Epochs, Preset, Replay, Seed
 from deploy.cli.data_options import MinTime, RatingScale, oldest, scale_of
-from stream.core.errors import FreshetError
+from stream.core.errors import BrokerError, FreshetError, TopologyError
 from stream.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from deploy.clients.log_reader import KafkaLog
     from deploy.learning.learn import Learner, Outcome, Serving
     from deploy.learning.metrics import LearnMetrics
 
@@ -157,7 +158,7 @@ def learn(
             oldest=since,
             rating_scale=scale,
         ),
-        None if no_capture else _capture(settings, folder, accept_loss),
+        None if no_capture else _capture(settings, folder, accept_loss, activate),
         serving=_by_topic(settings, bundles or settings.bundles) if activate else None,
         remote=Remote(to) if to else None,
         report=_report,
@@ -188,8 +189,8 @@ def _turn(learner: Learner, metrics: LearnMetrics, period: float, as_json: bool)
     return max(0.0, period - (time.monotonic() - began))
 
 
-def _capture(settings: Settings, folder: Path, accept_loss: bool) -> Callable[[], None]:
-    """Return what captures the source topics into the folder."""
+def _capture(settings: Settings, folder: Path, accept_loss: bool, activate: bool) -> Callable[[], None]:
+    """Return what captures the source topics into the folder. activate: Whether a bundle is published by an activation."""
 
     def capture() -> None:
         from deploy.clients.log_reader import KafkaLog
@@ -198,11 +199,28 @@ def _capture(settings: Settings, folder: Path, accept_loss: bool) -> Callable[[]
         reader = KafkaLog(settings)
         try:
             done = Capture(settings, folder, reader, accept_loss=accept_loss).run()
+            if not activate:
+                _warn_of_activation(reader, settings)
         finally:
             reader.close()
         log.info("captured", extra={"records": sum(done.records.values()), "refused": done.refused.total()})
 
     return capture
+
+
+def _warn_of_activation(reader: KafkaLog, settings: Settings) -> None:
+    """Log that CURRENT no longer decides what is served, if so."""
+    from deploy.clients import activations
+
+    try:
+        newest = activations.followed(reader, settings).newest
+    except (BrokerError, TopologyError):
+        return  # there is no such topic, or no right to read it
+    if newest is not None:
+        log.warning(
+            "a bundle was activated, so workers do not take what is published as CURRENT: use --activate",
+            extra={"bundle": newest.bundle, "activation": newest.number},
+        )
 
 
 def _by_topic(settings: Settings, bundles: Path) -> Serving:

@@ -177,6 +177,10 @@ def train(
         raise typer.BadParameter(f"--update {update}: expected head or full")
     if update == "head" and start is None:
         raise typer.BadParameter("--update head needs --from RUN: it keeps that run's step")
+    if start is None and (days, replay) != (DAYS, REPLAY):
+        raise typer.BadParameter("--days and --replay need --from RUN: without it, all is learned from in every epoch")
+    if start is not None and start.resolve() == out.resolve():
+        raise typer.BadParameter(f"--out {out}: it would replace the run that --from names; write to another folder")
     settings = TrainSettings(
         seed=seed,
         holdout=holdout,

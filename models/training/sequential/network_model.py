@@ -6,6 +6,7 @@ It is the base of freshet, SASRec and GRU4Rec.
 from __future__ import annotations
 
 import copy
+import io
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -229,7 +230,9 @@ def save(checkpoint: Path, fitting: Fitting, best: InterestNetwork, curve: list[
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     rows = [tuple(asdict(epoch).values()) for epoch in curve]
     beside = checkpoint.with_suffix(".partial")
-    torch.save({"fitting": fitting.state(), "best": best.state_dict(), "curve": rows}, beside)
+    content = io.BytesIO()
+    torch.save({"fitting": fitting.state(), "best": best.state_dict(), "curve": rows}, content)
+    beside.write_bytes(content.getbuffer())  # so that a full disk is an OSError
     beside.replace(checkpoint)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -144,6 +145,36 @@ def test_a_file_that_cannot_be_used_is_one_line_and_74(
     code, _, err = freshet("broker", "status")
     assert code == 74
     assert err == "freshet: Permission denied: /some/file\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_write_that_a_disk_refuses_is_one_line_and_74(
+    freshet: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Python names no file then."""
+
+    def fail(self: object) -> bool:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("deploy.embedded_kafka.EmbeddedKafka.alive", property(fail))
+    assert freshet("broker", "status") == (74, "", f"freshet: {os.strerror(number)}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--days", "3"), "--days and --replay need --from RUN"),
+        (("--replay", "1"), "--days and --replay need --from RUN"),
+        (("--update", "head"), "--update head needs --from RUN"),
+        (("--from", "run/../run"), "it would replace the run that --from names"),
+    ],
+)
+def test_options_of_train_that_contradict_each_other_are_refused(
+    freshet: Callable[..., tuple[int, str, str]], words: tuple[str, ...], said: str
+) -> None:
+    code, _, err = freshet("train", "data", "--out", "run", *words)
+    assert code == 2
+    assert said in " ".join(err.replace("│", " ").split())
 
 
 def test_an_unforeseen_error_is_70_and_not_taken_for_a_failed_check(

@@ -273,6 +273,47 @@ def test_a_topic_that_was_made_again_is_named(settings: Settings, topics: Topics
         run(settings, tmp_path, fresh)
 
 
+@pytest.mark.parametrize("newest", ["an event", "a refused record", "a control record"])
+def test_a_topic_that_was_made_again_and_has_grown_longer_is_named(
+    settings: Settings, topics: Topics, tmp_path: Path, newest: str
+) -> None:
+    """Its first records would be missing, and nothing else would show it."""
+    topics.event("clicks", "ann", "a")
+    if newest == "a refused record":
+        topics.raw("clicks", "ann", b"{")
+    run(settings, tmp_path, topics)
+    if newest == "a control record":
+        topics.event("clicks", "ann", "b")
+        run(settings, tmp_path, topics)
+        topics.forget("ann")
+        topics.event("clicks", "bob" if murmur2(b"bob") % 2 == murmur2(b"ann") % 2 else "ann", "b")
+        run(settings, tmp_path, topics)
+    again = Topics()
+    for number in range(9):
+        body = json.dumps({"user": "ann", "item": "a", "time": NOW}).encode()
+        again.log.append("clicks", murmur2(b"ann") % PARTITIONS, b"ann", body, (), NOW + 7 + number)
+    before = held(tmp_path)
+    with pytest.raises(LossError, match=r"clicks/\d.*was appended.*made again, or the brokers are of another cluster"):
+        run(settings, tmp_path, again)
+    assert held(tmp_path) == before
+
+
+def test_a_newest_record_that_is_deleted_says_nothing(settings: Settings, topics: Topics, tmp_path: Path) -> None:
+    topics.event("clicks", "ann", "a")
+    topics.event("clicks", "ann", "b")
+    run(settings, tmp_path, topics)
+    place = murmur2(b"ann") % PARTITIONS
+    topics.event("clicks", "ann", "c")
+    del topics.log.topics["clicks"][place][:2]
+    topics.log.first["clicks", place] = 2
+    assert run(settings, tmp_path, topics).records["clicks"] == 1
+    topics.item("a")
+    run(settings, tmp_path, topics)
+    topics.item("a", title="new")
+    del topics.log.topics["items"][0][0]  # compacted
+    assert run(settings, tmp_path, topics).records["items"] == 1
+
+
 def test_a_folder_of_something_else_is_refused(settings: Settings, topics: Topics, tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").touch()
     with pytest.raises(DataError, match=r"holds 'thesis.doc' and no capture.json"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -228,6 +229,49 @@ def test_it_needs_the_run_of_the_bundle_in_use(settings: LearnSettings, world: D
     assert turn(replace(settings, start=tmp_path / "elsewhere")).outcome == PUBLISHED
 
 
+def test_a_run_to_start_from_needs_a_bundle_in_use(settings: LearnSettings) -> None:
+    """A wrong --bundles must not train from nothing and publish there without a gate."""
+    (first,) = settings.runs.glob("*-full")
+    elsewhere = replace(settings, bundles=settings.bundles / "elsewhere", start=first)
+    with pytest.raises(DataError, match="no bundle is in use, so none was exported from"):
+        turn(elsewhere)
+    assert not elsewhere.bundles.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("gate.json", "{}"),
+        ("gate.json", '{"reasons": [1], "figures": {}}'),
+        ("gate.json", '{"reasons": [], "figures": 1}'),
+        ("gate.json", '{"rea'),
+        ("bundle.json", "{}"),
+        ("bundle.json", '{"bundle": ".."}'),
+        ("learn.json", "[]"),
+    ],
+)
+def test_a_damaged_file_of_the_loop_is_named(settings: LearnSettings, world: DataSet, name: str, content: str) -> None:
+    (first,) = settings.runs.glob("*-full")
+    (first / name).write_text(content)
+    if name == "gate.json":
+        (first / "bundle.json").unlink()
+    with pytest.raises(DataError, match=name):
+        turn(settings)
+
+
+def test_a_full_disk_is_74_and_the_next_turn_goes_on(settings: LearnSettings, world: DataSet) -> None:
+    write(world, settings.folder, day(world, 22))
+    for most in (1_000, 30_000, 100_000):  # bytes of a file: other files fail each time
+        full = command(settings, "--ratio", "0.5", "--fall", "0.9", most=most)
+        assert full.returncode == 74, full.stderr[-2000:]
+        last = json.loads(full.stderr.splitlines()[-1])
+        assert last["message"].startswith("learner stops: ")
+        assert "exception" not in last
+    before = current(settings.bundles).name
+    assert turn(settings).outcome == PUBLISHED
+    assert current(settings.bundles).name != before
+
+
 def test_one_process_at_a_time(settings: LearnSettings) -> None:
     with Learner(settings).alone(), pytest.raises(DataError, match="another process learns into it"):
         turn(settings)
@@ -270,14 +314,25 @@ def test_a_turn_that_was_killed_is_gone_on_with(
     assert outcome.outcome == (NOTHING if when == "published" else PUBLISHED)
     assert current(settings.bundles).name != before
     assert turn(settings).outcome == NOTHING
+    (run,) = [one for one in settings.runs.glob("*-full") if became(one) == current(settings.bundles).name]
+    assert (
+        json.loads((run / "learn.json").read_text())["parent"] == before
+    )  # which is kept as long as the run's bundle is
+
+
+def became(run: Path) -> str:
+    return str(json.loads((run / "bundle.json").read_text())["bundle"]) if (run / "bundle.json").exists() else ""
 
 
 def test_half_a_run_is_removed(settings: LearnSettings) -> None:
     half = settings.runs / ".half-x"
     half.mkdir(parents=True)
     (half / "weights.safetensors").write_bytes(b"")
+    gone = settings.bundles / f".{'a' * 64}"
+    gone.mkdir()
     turn(settings)
     assert not half.exists()
+    assert not gone.exists()
 
 
 def test_texts_are_encoded_once_and_forgotten_with_their_events(tmp_path: Path) -> None:
@@ -295,13 +350,15 @@ def test_texts_are_encoded_once_and_forgotten_with_their_events(tmp_path: Path) 
     assert not StoredTexts(tmp_path / "texts.npz")._known
 
 
-def command(settings: LearnSettings, *more: str) -> subprocess.CompletedProcess[str]:
+def command(settings: LearnSettings, *more: str, most: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run it; with `most`, a write beyond so many bytes of a file fails."""
     words = ["learn", str(settings.folder), "--runs", str(settings.runs), "--bundles", str(settings.bundles), "--once"]
     words += ["--no-capture", "--json", "--epochs", "1", "--judge-users", "3", *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-m", "deploy.cli", *words],
         capture_output=True, text=True, check=False, cwd=settings.folder.parent, env=environment,
+        preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))) if most else None,
     )  # fmt: skip
 
 

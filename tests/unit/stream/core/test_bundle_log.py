@@ -109,6 +109,15 @@ def test_a_record_that_is_wrong_names_its_field(
     assert (log.offset, log.newest) == (7, None)
 
 
+def test_what_an_id_must_be_is_said() -> None:
+    for key, record, words in (
+        (b"activate", activate("../../etc"), "expected 64 hex digits"),
+        (b"x", loaded("x"), "expected 32 hex digits"),
+    ):
+        with pytest.raises(RecordError, match=words):
+            decode(key, encode(record))
+
+
 def test_a_reason_becomes_one_short_line() -> None:
     assert sentence(" a\n b\tc ") == "a b c"
     assert len(sentence("x" * 5000)) == MAX_REASON
