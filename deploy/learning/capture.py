@@ -49,7 +49,7 @@ from stream.core.envelopes import NONE, unwrap
 from stream.core.errors import DataError, DiskError, LossError, RecordError
 from stream.core.json_body import JsonDecoder, text_of
 from stream.core.keys import key_of, user_of
-from stream.core.messages import CLICK, SOURCE_TOPICS, Item
+from stream.core.messages import CLICK, MAX_TIME, SOURCE_TOPICS, Item
 from stream.core.times import date
 from stream.settings import Settings
 
@@ -95,8 +95,8 @@ class Rows:
     forget: dict[str, int] = field(default_factory=dict)
 
     def add(self, day_ms: int, row: dict[str, Any]) -> None:
-        """Add a record to the day (UTC) of an epoch ms."""
-        day = datetime.fromtimestamp(day_ms / 1000, UTC).date().isoformat()
+        """Add a record to the day (UTC) of an epoch ms; a producer may write an impossible one as a record's time."""
+        day = datetime.fromtimestamp(_possible(day_ms) / 1000, UTC).date().isoformat()
         self.days.setdefault(day, []).append(row)
 
     def refuse(self, record: Record, error: RecordError) -> None:
@@ -237,8 +237,8 @@ class Capture:
             for record in self._log.records(topic, {(topic, partition): Span(offset, offset + 1)}):
                 if record.timestamp != appended:
                     raise LossError(
-                        f"{topic}/{partition}: the record at offset {offset} was appended at {date(record.timestamp)}, but "
-                        f"{self._folder} has one of {date(appended)} there: the topic was deleted and made again, or the brokers "
+                        f"{topic}/{partition}: the record at offset {offset} was appended at {date(_possible(record.timestamp))}, but "
+                        f"{self._folder} has one of {date(_possible(appended))} there: the topic was deleted and made again, or the brokers "
                         "are of another cluster; capture into another folder"
                     )
             return
@@ -372,6 +372,11 @@ def _without(path: Path, theirs: pl.Expr, forget: dict[Any, int]) -> int:
         path.unlink()
         _sync(path.parent)
     return rows.height - kept.height
+
+
+def _possible(time: int) -> int:
+    """Return the nearest epoch ms that is a date."""
+    return min(max(time, 0), MAX_TIME)
 
 
 def _position(record: Record) -> dict[str, int]:

@@ -298,6 +298,25 @@ def test_a_topic_that_was_made_again_and_has_grown_longer_is_named(
     assert held(tmp_path) == before
 
 
+@pytest.mark.parametrize("moment", [-1, 10**17, -(10**17), 2**63 - 1])
+def test_a_record_with_an_impossible_time_is_captured(
+    settings: Settings, topics: Topics, tmp_path: Path, moment: int
+) -> None:
+    """Producers may write any time."""
+    topics.log.append("items", 0, b"a", b'{"item": "a", "title": "A"}', (), moment)
+    topics.log.append("items", 0, b"b", b"{", (), moment)
+    topics.log.append("clicks", 0, b"ann", b"{", (), moment)
+    assert run(settings, tmp_path, topics).records["items"] == 1
+    topics.item("c", title="C")
+    assert run(settings, tmp_path, topics).records["items"] == 1
+    again = Topics()
+    again.log.append("clicks", 0, b"ann", b"{", (), moment)
+    for _ in range(9):
+        again.log.append("items", 0, b"a", b'{"item": "a", "title": "A"}', (), moment - 1 if moment > 0 else moment + 1)
+    with pytest.raises(LossError, match="was appended"):
+        run(settings, tmp_path, again)
+
+
 def test_a_newest_record_that_is_deleted_says_nothing(settings: Settings, topics: Topics, tmp_path: Path) -> None:
     topics.event("clicks", "ann", "a")
     topics.event("clicks", "ann", "b")
