@@ -236,10 +236,11 @@ class Capture:
                 return  # it is deleted
             for record in self._log.records(topic, {(topic, partition): Span(offset, offset + 1)}):
                 if record.timestamp != appended:
+                    there, ours = (date(_possible(time)) for time in (record.timestamp, appended))
                     raise LossError(
-                        f"{topic}/{partition}: the record at offset {offset} was appended at {date(_possible(record.timestamp))}, but "
-                        f"{self._folder} has one of {date(_possible(appended))} there: the topic was deleted and made again, or the brokers "
-                        "are of another cluster; capture into another folder"
+                        f"{topic}/{partition}: the record at offset {offset} was appended at {there}, but {self._folder} has one "
+                        f"of {ours} there: the topic was deleted and made again, or the brokers are of another cluster; capture "
+                        "into another folder"
                     )
             return
 

@@ -412,15 +412,23 @@ class Learner:
         import torch
 
         from export.publish import build, publish
+        from stream.inference.bundle import CURRENT
 
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the network is small; more threads only take cores from others
         try:
             text = served.bundle.read("text.onnx") if served and not served.bundle.reading else None
             base = served.bundle if served else None
-            folder = publish(build(run, text=text, base=base), self._settings.bundles, switch=self._serving.by_current)
+            # without any bundle, processes that follow no activations (the tally) would have none
+            switch = self._serving.by_current or not (self._settings.bundles / CURRENT).exists()
+            folder = publish(build(run, text=text, base=base), self._settings.bundles, switch=switch)
         finally:
             torch.set_num_threads(threads)
+        if self._remote is not None and not self._serving.by_current:  # workers may have their bundles from there
+            try:
+                self._remote.send(folder)
+            except DiskError as error:
+                log.error("the bundle is activated before it is copied: %s", error)
         self._serving.switch(folder.name, f"freshet learn: {run.lineage.get('update', FULL)} update")
         return folder.name
 

@@ -19,8 +19,8 @@ DIGEST: Final = 16
 class StoredTexts(TextEncoder):
     """A TextEncoder whose vectors are in one file, under hashes of their texts.
 
-    `save` keeps the vectors that were asked for since the file was opened, and no others: the file does not grow with texts
-    that are gone. A damaged file counts as empty.
+    `save` keeps the vectors that were asked for since the file was opened, if any were, and no others: the file does not grow
+    with texts that are gone. A damaged file counts as empty.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,9 @@ class StoredTexts(TextEncoder):
         return np.stack([self._known[digest] for digest in digests])
 
     def save(self) -> None:
-        """Write the vectors that were used, by a rename."""
+        """Write the vectors that were used, by a rename. If none was asked for, the file stays: nothing is known of the data."""
+        if not self._used:
+            return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         kept = sorted(self._used)
         digests = np.frombuffer(b"".join(kept), np.uint8).reshape(len(kept), DIGEST)

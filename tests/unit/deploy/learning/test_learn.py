@@ -229,6 +229,50 @@ def test_it_needs_the_run_of_the_bundle_in_use(settings: LearnSettings, world: D
     assert turn(replace(settings, start=tmp_path / "elsewhere")).outcome == PUBLISHED
 
 
+class Activations:
+    """A topic of activations, and an address to which bundles are copied."""
+
+    by_current = False
+
+    def __init__(self, first: str = "") -> None:
+        self.served = first
+        self.did: list[tuple[str, str]] = []
+
+    def bundle(self) -> str:
+        return self.served
+
+    def switch(self, bundle: str, reason: str) -> None:
+        self.did.append(("activated", bundle))
+        self.served = bundle
+
+    def current(self) -> str:
+        return next((bundle for what, bundle in reversed(self.did) if what == "copied"), "")
+
+    def send(self, folder: Path) -> None:
+        self.did.append(("copied", folder.name))
+
+    def remove(self, bundle: str) -> None:
+        self.did.append(("removed", bundle))
+
+
+def test_a_bundle_is_copied_before_it_is_activated(settings: LearnSettings, world: DataSet) -> None:
+    before = current(settings.bundles).name
+    both: Any = Activations(before)
+    write(world, settings.folder, day(world, 22))
+    made = Learner(settings, serving=both, remote=both).turn()
+    assert made.outcome == PUBLISHED
+    assert both.did == [("copied", made.bundle), ("activated", made.bundle)]
+    assert current(settings.bundles).name == before
+
+
+def test_a_first_bundle_that_is_activated_is_current_too(settings: LearnSettings) -> None:
+    both: Any = Activations()
+    fresh = replace(settings, runs=settings.runs / "fresh", bundles=settings.bundles / "fresh")
+    made = Learner(fresh, serving=both).turn()
+    assert both.did == [("activated", made.bundle)]
+    assert current(fresh.bundles).name == made.bundle
+
+
 def test_a_run_to_start_from_needs_a_bundle_in_use(settings: LearnSettings) -> None:
     """A wrong --bundles must not train from nothing and publish there without a gate."""
     (first,) = settings.runs.glob("*-full")
@@ -335,6 +379,12 @@ def test_half_a_run_is_removed(settings: LearnSettings) -> None:
     assert not gone.exists()
 
 
+def test_a_turn_without_new_data_keeps_the_text_vectors(settings: LearnSettings) -> None:
+    kept = (settings.runs / ".texts.npz").read_bytes()
+    assert turn(settings).outcome == NOTHING
+    assert (settings.runs / ".texts.npz").read_bytes() == kept
+
+
 def test_texts_are_encoded_once_and_forgotten_with_their_events(tmp_path: Path) -> None:
     from models.network.text_store import StoredTexts
 
@@ -345,6 +395,8 @@ def test_texts_are_encoded_once_and_forgotten_with_their_events(tmp_path: Path) 
     second._encode = None  # type: ignore[method-assign, assignment]
     assert np.array_equal(second.encode(["another film", ""])[0], both[1])
     second.save()
+    assert len(StoredTexts(tmp_path / "texts.npz")._known) == 1
+    StoredTexts(tmp_path / "texts.npz").save()  # a turn without new data
     assert len(StoredTexts(tmp_path / "texts.npz")._known) == 1
     (tmp_path / "texts.npz").write_bytes(b"broken")
     assert not StoredTexts(tmp_path / "texts.npz")._known
