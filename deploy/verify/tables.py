@@ -236,7 +236,7 @@ def _object(value: bytes, texts: Sequence[str], counts: Sequence[str], numbers: 
             raise ValueError(f"{name}: expected a whole number from 0")
     for name in numbers:
         one = found.get(name)
-        if type(one) not in (int, float) or not 0 <= one < math.inf:
+        if not isinstance(one, int | float) or isinstance(one, bool) or not 0 <= one < math.inf:
             raise ValueError(f"{name}: expected a number from 0")
     return found
 
