@@ -61,6 +61,10 @@ GOLDEN: Final = "golden"
 DAY: Final = 86_400_000
 CHECKPOINTS: Final = ".checkpoints"
 TEXTS: Final = ".texts.npz"
+ADVANTAGE: Final = (
+    "the run in use was not made by this loop: if it was trained on some of the days that are judged, it has an advantage there, "
+    "and the update may be refused until the data is newer"
+)
 _ID = re.compile(r"[0-9a-f]{64}")
 
 
@@ -272,6 +276,8 @@ class Learner:
         run = load_run(self._settings.runs / name)
         path = self._settings.runs / name / GATE
         if not path.exists():
+            if served is not None and "until" not in served.run.lineage:
+                self._report("note", 1, 1, ADVANTAGE)
             _write(path, _verdict(self._judge(data, since, served, run, encoder, limits)))
         reasons, figures = _said(path)
         if not reasons:

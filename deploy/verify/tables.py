@@ -168,7 +168,8 @@ def _read(log: Log, topic: str, report: Report) -> Published:
                 found.rows[row["item"]] = row
         except (ValueError, RecursionError) as error:
             name = key.decode("utf-8", "replace")
-            found.rows.pop(name.removeprefix("i:"), None)
+            if key != CLOSED:
+                found.rows.pop(name.removeprefix("i:"), None)
             message = f"the newest record with the key {printable(name[:60])!r} is not acceptable: {error}"
             wrong[key] = Violation("table-stale", message, topic=topic, partition=0, offset=record.offset)
     for violation in wrong.values():

@@ -381,6 +381,8 @@ class TallyProcess:
                     "hash": epoch.closed.hash,
                 },
             )
+        elif self._once:
+            log.info("the newest epoch has everything: none is published", extra={"epoch": newest.epoch})
         self._since = time.monotonic()
         self._took = self._since - began
         self._metrics.epoch_seconds.set(self._took)

@@ -188,6 +188,8 @@ def test_a_record_of_another_form_is_mended_by_the_next_tally(
             producer.position(producer.send(settings.tables_topic, key, b"x"))
         assert "table-stale" in of_tables(recounted(settings, bundles))
         tally(settings).once()
+        nothing = tally(settings, "t1").once()
+        assert "the newest epoch has everything: none is published" in [line.get("message") for line in nothing.lines()]
         assert of_tables(recounted(settings, bundles)) == set()
         log = KafkaLog(settings)
         records = log.records(settings.tables_topic, log.spans([settings.tables_topic]))

@@ -108,7 +108,7 @@ def follow(log: Log, topic: str, wanted: Collection[int]) -> Epochs:
 def _parsed(value: bytes | None) -> dict[str, Any] | None:
     try:
         body = json.loads(value) if value is not None else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
 

@@ -229,6 +229,17 @@ def test_it_needs_the_run_of_the_bundle_in_use(settings: LearnSettings, world: D
     assert turn(replace(settings, start=tmp_path / "elsewhere")).outcome == PUBLISHED
 
 
+def test_a_run_from_elsewhere_may_know_the_days_that_are_judged(settings: LearnSettings, world: DataSet) -> None:
+    (first,) = settings.runs.glob("*-full")
+    about = json.loads((first / "run.json").read_text())
+    del about["lineage"]  # as `freshet train` writes it
+    (first / "run.json").write_text(json.dumps(about))
+    write(world, settings.folder, day(world, 22))
+    notes: list[str] = []
+    Learner(settings, report=lambda stage, done, total, text: notes.append(text) if stage == "note" else None).turn()
+    assert [note for note in notes if "it has an advantage there" in note]
+
+
 class Activations:
     """A topic of activations, and an address to which bundles are copied."""
 

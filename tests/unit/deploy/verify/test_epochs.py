@@ -98,3 +98,11 @@ def test_an_epoch_is_found_by_its_hash(made: dict[str, Any]) -> None:
         log.append("tables", 0, CLOSED_KEY, encode_closed(closed(rows, 4)))
         later = follow(log, "tables", {3, 4})
         assert (set(later.found), later.newest) == ({3}, 4), "the second has other rows than its hash says"
+
+
+def test_a_record_of_another_form_ends_nothing() -> None:
+    log = Lists(["tables"], 1)
+    for key in (b"e", b"i:a", b"i:\xff", b"x"):
+        for value in (b"x", b"", b"[]", b"[" * 100_000, None):
+            log.append("tables", 0, key, value)
+    assert follow(log, "tables", {1}).found == {}
