@@ -335,7 +335,7 @@ class Learner:
         name = f"{_now()}-{bundle.id[:12]}"
         half = self._settings.runs / f"{HALF}{name}"
         shutil.copytree(start, half)
-        half.rename(self._settings.runs / name)
+        _name(half, self._settings.runs / name)
         return _Served(bundle, load_run(self._settings.runs / name), name)
 
     def _made(self, key: str) -> str:
@@ -399,7 +399,7 @@ class Learner:
         save_run(replace(trained.run, lineage=lineage), half)
         write_curve(trained.curve, trained.floor, half)
         _write(half / ABOUT, {"key": key, "parent_run": served.name if served else "", **lineage})
-        half.rename(own.runs / name)
+        _name(half, own.runs / name)
         return name
 
     def _judge(
@@ -538,6 +538,22 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, msgspec.MsgspecError) as error:
         raise DataError(f"{path}: {error}") from None
     return found
+
+
+def _name(half: Path, path: Path) -> None:
+    """Give a finished folder its name, once all of it is on disk."""
+    for one in (*half.rglob("*"), half):
+        _sync(one)
+    half.rename(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

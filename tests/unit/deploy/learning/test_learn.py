@@ -379,6 +379,31 @@ def became(run: Path) -> str:
     return str(json.loads((run / "bundle.json").read_text())["bundle"]) if (run / "bundle.json").exists() else ""
 
 
+def test_a_run_is_on_disk_before_it_gets_its_name(
+    settings: LearnSettings, world: DataSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else a power failure leaves a run of empty files, with which no turn could go on."""
+    synced: set[Path] = set()
+    fsync = os.fsync
+
+    def seen(descriptor: int) -> None:
+        synced.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    (first,) = settings.runs.glob("*-full")
+    first.rename(tmp_path / "elsewhere")
+    write(world, settings.folder, day(world, 22))
+    outcome = turn(replace(settings, start=tmp_path / "elsewhere"))
+    for run in settings.runs.glob("2*"):
+        half = run.with_name(f".half-{run.name}")
+        kept = {"weights.safetensors", "run.json", "items.json", "text.npy", "popularity.npy", "neighbours.npz"}
+        assert {half / name for name in kept} <= synced
+        assert half in synced
+    assert settings.runs in synced
+    assert outcome.outcome == PUBLISHED
+
+
 def test_half_a_run_is_removed(settings: LearnSettings) -> None:
     half = settings.runs / ".half-x"
     half.mkdir(parents=True)
