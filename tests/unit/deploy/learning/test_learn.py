@@ -234,7 +234,7 @@ def test_a_run_from_elsewhere_may_know_the_days_that_are_judged(settings: LearnS
     about = json.loads((first / "run.json").read_text())
     del about["lineage"]  # as `freshet train` writes it
     (first / "run.json").write_text(json.dumps(about))
-    write(world, settings.folder, day(world, 22))
+    write_days(world, settings.folder, day(world, 22))
     notes: list[str] = []
     Learner(settings, report=lambda stage, done, total, text: notes.append(text) if stage == "note" else None).turn()
     assert [note for note in notes if "it has an advantage there" in note]
@@ -269,7 +269,7 @@ class Activations:
 def test_a_bundle_is_copied_before_it_is_activated(settings: LearnSettings, world: DataSet) -> None:
     before = current(settings.bundles).name
     both: Any = Activations(before)
-    write(world, settings.folder, day(world, 22))
+    write_days(world, settings.folder, day(world, 22))
     made = Learner(settings, serving=both, remote=both).turn()
     assert made.outcome == PUBLISHED
     assert both.did == [("copied", made.bundle), ("activated", made.bundle)]
@@ -315,7 +315,7 @@ def test_a_damaged_file_of_the_loop_is_named(settings: LearnSettings, world: Dat
 
 
 def test_a_full_disk_is_74_and_the_next_turn_goes_on(settings: LearnSettings, world: DataSet) -> None:
-    write(world, settings.folder, day(world, 22))
+    write_days(world, settings.folder, day(world, 22))
     for most in (1_000, 30_000, 100_000):  # bytes of a file: other files fail each time
         full = command(settings, "--ratio", "0.5", "--fall", "0.9", most=most)
         assert full.returncode == 74, full.stderr[-2000:]
@@ -393,7 +393,7 @@ def test_a_run_is_on_disk_before_it_gets_its_name(
     monkeypatch.setattr(os, "fsync", seen)
     (first,) = settings.runs.glob("*-full")
     first.rename(tmp_path / "elsewhere")
-    write(world, settings.folder, day(world, 22))
+    write_days(world, settings.folder, day(world, 22))
     outcome = turn(replace(settings, start=tmp_path / "elsewhere"))
     for run in settings.runs.glob("2*"):
         half = run.with_name(f".half-{run.name}")
