@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from deploy.clients import admin
 from stream.core import tables
 from stream.core.tables import EpochClosed, TableRow
 from stream.settings import Settings
@@ -34,6 +35,13 @@ class TallyProcess(WorkerProcess):
             raise AssertionError(self.awaited("ended")) from None
         assert code == 0, self.tail()
         return self
+
+
+def elsewhere(settings: Settings) -> Settings:
+    """Another deployment on the same source topics, so that its tally counts from the beginning."""
+    other = settings.model_copy(update={"app_id": settings.app_id + "-other"})
+    admin.create(other)  # it has a changelog of its own, and ends without
+    return other
 
 
 def epoch_of(settings: Settings) -> tuple[dict[str, TableRow], EpochClosed | None]:

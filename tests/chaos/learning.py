@@ -24,7 +24,7 @@ from tests.bench.processes import resident_mib
 from tests.capture_process import captured, command, held, ranges_in
 from tests.chaos.trial import BACKOFF, READY, Trial
 from tests.tally_kills import MOMENTS
-from tests.tally_process import TallyProcess, closings
+from tests.tally_process import TallyProcess, closings, elsewhere
 from tests.worker_process import environment, read_all, slates, until
 
 SWAP: Final = 120.0
@@ -95,8 +95,7 @@ def tally_kills(settings: Settings, bundles: Path, folder: Path, seed: int, roun
         assert report.ranked > 0
         tally.once()
         closed = closings(settings)[-1]
-        other = settings.model_copy(update={"app_id": settings.app_id + "-other"})
-        TallyProcess(other, folder, "t2", bundles=bundles).once()
+        TallyProcess(elsewhere(settings), folder, "t2", bundles=bundles).once()
         assert closings(settings)[-1] == closed, "a tally that was never killed counts otherwise"
         epochs = {slate["tables"] for slate in slates(settings) if "tables" in slate}
         assert len(epochs) > 1, epochs

@@ -25,7 +25,7 @@ from stream.core import tables
 from stream.core.tally import ForwardDecay, PairShape, tally_of
 from stream.settings import Settings
 from tests.tally_kills import MOMENTS
-from tests.tally_process import TallyProcess, closings, epoch_of
+from tests.tally_process import TallyProcess, closings, elsewhere, epoch_of
 from tests.worker_process import Events, read_all, until
 
 pytestmark = pytest.mark.integration
@@ -87,8 +87,7 @@ def test_a_tally_that_was_killed_publishes_the_same_epoch(
     assert killed is not None
     assert killed.epoch > 1
     # another tally counts from the beginning, into another topic
-    other = settings.model_copy(update={"app_id": settings.app_id + "-other"})
-    clean = tally(other, "t2")
+    clean = tally(elsewhere(settings), "t2")
     clean.once()  # the newest epoch is the same one, so nothing is written
     assert epoch_of(settings)[1] == killed
     assert tables.hash_of(killed_rows.values(), killed) == killed.hash
@@ -111,7 +110,7 @@ def test_a_kill_at_each_moment_changes_no_hash(world: Callable[..., Settings], t
         until(lambda: killed.runs() and covers(settings), 60, "everything in an epoch")
         assert killed.terminate() == 0
     closed = closings(settings)[-1]
-    clean = tally(settings.model_copy(update={"app_id": settings.app_id + "-other"}), "t2")
+    clean = tally(elsewhere(settings), "t2")
     clean.once()
     assert closings(settings)[-1] == closed  # the same hash: nothing was written
     assert of_tables(recounted(settings, bundles)) == set()
