@@ -206,7 +206,7 @@ def test_a_bundle_that_is_no_longer_served_is_freed(shop: Shop) -> None:
     try:
         worker.wait_ready()
         shop.live(worker)
-        for done, bundle in enumerate((third, shop.a) * 4, 1):
+        for done, bundle in enumerate((third, shop.a) * 3, 1):
             activate(shop.settings, bundle)
             until(lambda done=done: swaps(worker) == done, 90, lambda: worker.awaited("switched"))  # type: ignore[misc]
             shop.live(worker, 10)

@@ -86,7 +86,7 @@ def test_a_tally_that_was_killed_publishes_the_same_epoch(
     killed_rows, killed = epoch_of(settings)
     assert killed is not None
     assert killed.epoch > 1
-    # another tally counts from the beginning, into another topic
+    # another deployment counts from the beginning
     clean = tally(elsewhere(settings), "t2")
     clean.once()  # the newest epoch is the same one, so nothing is written
     assert epoch_of(settings)[1] == killed
