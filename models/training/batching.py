@@ -68,7 +68,10 @@ def initial_states(
     h, c = items.new_zeros(len(pieces.begin), hidden), items.new_zeros(len(pieces.begin), hidden)
     piece_at = np.full(len(rows.item), -1)
     piece_at[pieces.begin] = np.arange(len(pieces.begin))
+    opens = rows.first()
     for some in rounds(network, rows, items, first, length):
+        if some.positions.shape[1] < first and opens[some.positions[0, 0]]:
+            break  # rounds gives long histories first: from here on nobody has a second piece
         piece = piece_at[some.positions[:, 0]]
         here = torch.from_numpy(piece >= 0)
         at = torch.from_numpy(piece[piece >= 0])

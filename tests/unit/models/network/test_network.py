@@ -14,10 +14,11 @@ from torch.nn import functional
 from models.data import generate, split_last
 from models.data.histories import Histories, histories
 from models.metrics.ranks import MISSED, gains, hits, popularity_ranks, ranks
+from models.network import scorer
 from models.network.blocks import RECURRENT
 from models.network.network import InterestNetwork, NetworkSize
 from models.network.scorer import before, input_rows, states, windows
-from models.training.batching import following
+from models.training.batching import cut, following, initial_states
 from models.training.loss import CatalogueLoss
 from stream.core import state as state_module
 from stream.core.features import InputSpec
@@ -159,6 +160,27 @@ def test_the_catalogue_loss_is_cross_entropy_and_so_is_its_gradient() -> None:
         found = torch.autograd.grad(CatalogueLoss(kind)(query, items, targets), (query, items))
         for one, two in zip(found, gradients, strict=True):
             torch.testing.assert_close(one, two, rtol=far, atol=far)
+
+
+def test_pieces_start_from_the_states_of_a_whole_fold(
+    rows: Histories, network: InterestNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some groups of users have nobody with a second piece, and are not folded."""
+    monkeypatch.setattr(scorer, "USERS", 3)
+    lengths = np.sort(np.diff(rows.starts))
+    first = int(lengths[len(lengths) // 2])
+    pieces = cut(rows, np.ones(len(rows.item), np.bool_), first, 2)
+    assert (pieces.ahead > 0).any()
+    assert lengths[2] < first  # the last group
+    h, c = initial_states(network, rows, pieces, first, 2)
+    piece_at = {position: piece for piece, position in enumerate(pieces.begin.tolist())}
+    with torch.no_grad():
+        for some in scorer.rounds(network, rows, network.item_matrix(), first, 2):
+            for line, position in enumerate(some.positions[:, 0].tolist()):
+                piece = piece_at.pop(position)
+                assert torch.equal(h[piece], some.h[line])
+                assert torch.equal(c[piece], some.c[line])
+    assert not piece_at
 
 
 def test_what_follows_is_the_next_choice_that_may_be_learned(rows: Histories) -> None:
