@@ -27,6 +27,7 @@ from models.training import distributed
 from models.training.batching import batches, cut, following, initial_states
 from models.training.loss import CatalogueLoss
 from models.training.start import Start
+from models.training.targets import SpreadTargets
 from stream.core.features import UNKNOWN
 
 WARM_UP = 10.0  # steps after which the weight average has forgotten about half of the first weights
@@ -48,6 +49,8 @@ class FitSettings:
         decay: Weight decay of AdamW.
         unknown: Share of input items that are hidden.
         average: Decay of the weight average, per step.
+        spread: Share of each target that goes to its neighbours (models.training.targets).
+        spread_over: How many neighbours it goes to, at most.
         patience: Number of epochs without a better validation NDCG@10 after which fitting stops.
         max_minutes: Limit of wall time; 0 for no limit.
     """
@@ -59,6 +62,8 @@ class FitSettings:
     decay: float = 0.01
     unknown: float = 0.01
     average: float = 0.99
+    spread: float = 0.0
+    spread_over: int = 10
     patience: int = 4
     max_minutes: float = 0.0
 
@@ -89,6 +94,9 @@ class Fitting:
         self._watched = watched
         self._targets = following(training.rows, training.use)
         self._loss = CatalogueLoss(device=device)
+        self._spread = (
+            SpreadTargets(training, settings.spread, settings.spread_over, device) if settings.spread else None
+        )
         self._head = start is not None and start.head
         if self._head:
             for name, weight in network.named_parameters():
@@ -188,7 +196,8 @@ class Fitting:
             out, _, _ = self._network.unroll(input_rows(self._network, items, rows, positions), h, c)
         query = self._network.project(out[asked])
         outputs = self._network.output_matrix() if self._network.size.untied else items
-        loss = self._loss(query, outputs, wanted) if len(wanted) else 0.0 * query.sum()
+        target = (wanted,) if self._spread is None else self._spread.of(wanted)
+        loss = self._loss(query, outputs, *target) if len(wanted) else 0.0 * query.sum()
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         distributed.share_gradients(self._network, len(wanted))
