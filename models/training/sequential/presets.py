@@ -38,7 +38,7 @@ PRESETS: Final[dict[str, Preset]] = {
             "temperature": 0.07,
             "features": ON,
         },
-        FitSettings(epochs=80, length=50, rate=2e-3, average=0.995, patience=6, unknown=0.0),
+        FitSettings(epochs=80, length=50, rate=2e-3, average=0.995, patience=6, unknown=0.0, spread=0.3),
     ),
     "dense": Preset(
         {"item": 64, "width": 128, "dropout": 0.2, "item_dropout": 0.2, "features": ON},
