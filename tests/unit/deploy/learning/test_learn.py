@@ -443,6 +443,8 @@ def command(settings: LearnSettings, *more: str, most: int = 0) -> subprocess.Co
     words = ["learn", str(settings.folder), "--runs", str(settings.runs), "--bundles", str(settings.bundles), "--once"]
     words += ["--no-capture", "--json", "--epochs", "1", "--judge-users", "3", *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    if most:  # Python 3.11 would leave cut-off .pyc files beside the modules that it imports for the first time
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
     return subprocess.run(
         [sys.executable, "-m", "deploy.cli", *words],
         capture_output=True, text=True, check=False, cwd=settings.folder.parent, env=environment,
