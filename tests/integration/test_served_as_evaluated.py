@@ -1,4 +1,6 @@
-"""The bundle that serves is the one that was evaluated: fed the same events, a real worker hits as often as the harness."""
+"""The bundle that serves is the one that was evaluated: fed the same events, a real worker hits as often as the harness.
+
+It runs by this file's name; test_ranked_alike.py compares lists and scores in `make test-faults`."""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from models.training.train import TrainSettings
 from stream.settings import load
 from tests.real_data import first_raters
 
-pytestmark = [pytest.mark.integration, pytest.mark.long]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 USERS = 250
 
 
