@@ -12,6 +12,7 @@ from shutil import copytree
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from stream.settings import Settings
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from tests.activations import ThreeBundles
 
 ROOT = Path(__file__).resolve().parent.parent
+
+hypothesis_settings.register_profile("untimed", hypothesis_settings(), deadline=None)  # a busy machine fails no test
+hypothesis_settings.load_profile("untimed")
 
 # The modules and packages that tests share show both sides of a failed assertion, too.
 pytest.register_assert_rewrite(

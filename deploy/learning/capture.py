@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ import polars as pl
 
 from deploy.clients.log_reader import Log, Record, Span
 from deploy.clients.murmur2 import murmur2
+from deploy.learning.durable import sync
 from models.data.capture import (
     CHANGES,
     DAY,
@@ -326,9 +326,9 @@ class Capture:
             _write_table(half / REFUSED, pl.DataFrame(refused, REFUSALS), about)
         content.refused = dict(Counter(row["reason"] for row in refused))
         _write(half / RANGE, _json(content))
-        _sync(half)
+        sync(half)
         half.rename(made.path)
-        _sync(made.path.parent)
+        sync(made.path.parent)
         return made
 
     def _erase(self, kind: str, partition: int, asked: Range, forget: dict[str, int]) -> int:
@@ -371,7 +371,7 @@ def _without(path: Path, theirs: pl.Expr, forget: dict[Any, int]) -> int:
         _write_table(path, kept.drop("limit"), pl.read_parquet_metadata(path))
     else:
         path.unlink()
-        _sync(path.parent)
+        sync(path.parent)
     return rows.height - kept.height
 
 
@@ -398,18 +398,9 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _into_place(half: Path, path: Path) -> None:
-    _sync(half)
+    sync(half)
     half.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Make a file or folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)
 
 
 def _json(value: Any) -> bytes:

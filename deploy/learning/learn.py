@@ -30,6 +30,7 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load as load_tensors
 
+from deploy.learning.durable import sync
 from stream.core.errors import BundleError, DataError, DiskError
 from stream.core.validation import Rules
 
@@ -543,17 +544,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _name(half: Path, path: Path) -> None:
     """Give a finished folder its name, once all of it is on disk."""
     for one in (*half.rglob("*"), half):
-        _sync(one)
+        sync(one)
     half.rename(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -376,6 +376,6 @@ def test_a_full_disk_is_named(
         raise OSError(28, "No space left on device", str(path))
 
     run(settings, tmp_path, Topics())
-    monkeypatch.setattr(module, "_sync", full)
+    monkeypatch.setattr(module, "sync", full)
     with pytest.raises(DiskError, match=r"cannot be written: .*No space left on device"):
         run(settings, tmp_path, topics)
